@@ -1,0 +1,1 @@
+"""Metrics, traces and events go through one object that is passed in, never a global."""

@@ -1,0 +1,1 @@
+"""The only place for clocks, randomness, sleep and task spawning."""

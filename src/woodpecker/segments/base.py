@@ -1,0 +1,143 @@
+"""Port: where the open and closed parts of segments live, one adapter per kind.
+
+Life of a segment: ``prepare`` (before the CAS that opens it) -> ``SegmentWriter`` -> ``finish`` (live
+close) or, by a stranger, ``recover`` (fence, find the end E, make everything up to E safe) -> the
+closing CAS -> sealing reads it through ``source`` -> ``drop`` once the manifest allows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from woodpecker.codec.block import Block, PackedBlock
+from woodpecker.core.ids import Kind
+from woodpecker.core.manifest import End, FilePlace, Manifest, Segment
+from woodpecker.core.register import BlockFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRef:
+    """A segment together with the identity of its log."""
+
+    log_id: str
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What a fenced segment holds for ever: its end E, and what the closing CAS needs to know.
+
+    ``end`` is None if no block was found. ``facts`` are the register facts of its blocks, in order,
+    blocks without any left out.
+    """
+
+    end: End | None
+    bytes: int
+    first_timestamp_us: int
+    last_timestamp_us: int
+    facts: Sequence[BlockFacts]
+
+
+ReadManifest = Callable[[], Awaitable[Manifest]]
+"""Linearizable read of the manifest of the writer's log (a tombstone too). Raises: Unavailable."""
+
+
+class SegmentWriter(Protocol):
+    """The open end of one segment, owned by one writer. All calls from the loop's thread."""
+
+    cut_bytes: int  # target size of a block
+    slots: int  # blocks that may be in flight
+    partial_slots: int  # a partial block is cut only while fewer blocks than this are in flight
+    bytes_left: int  # room for blocks in this segment, by the store's own limits
+
+    def allocate(self, size_bytes: int) -> memoryview | None:
+        """A buffer to pack the next block into, or None: the packer makes its own."""
+
+    def reserve(self, size_bytes: int) -> None:
+        """Make sure there is room for ``size_bytes`` more, before seqs are given out. Cheap.
+
+        Raises:
+            NotWritten: no room now (disk full); the writer goes on once there is.
+        """
+
+    def submit(self, block: PackedBlock) -> asyncio.Future[None]:
+        """Start writing the next block; blocks come in order of their numbers.
+
+        The future resolves, in order of the blocks, when the block is durable, the fence was looked at
+        after that, and readers may see it. It fails, and so do all later ones, with:
+            Fenced(outcome=): the segment is not ours any more.
+            OutcomeUnknown: the store failed for good, or ``append_timeout_ms`` passed.
+        After a failure nothing later is sent.
+        """
+
+    async def finish(self, end: End) -> None:
+        """Close at E = ``end`` (all submitted blocks are acknowledged); nothing is sent hereafter.
+
+        On return nobody can append to the segment, so that the closing CAS may name E.
+        Raises: Fenced, OutcomeUnknown, Unavailable: close as a stranger would (``recover``).
+        """
+
+    async def abandon(self) -> None:
+        """Let go of resources without closing the segment. Waits for writes under way."""
+
+
+class BlockSource(Protocol):
+    """Read access to one segment as some manifest showed it (OPEN, CLOSED at E, or SEALED)."""
+
+    def blocks(self, seq: int) -> AsyncIterator[Block]:
+        """Verified consecutive blocks from the one that holds ``seq``, up to what is visible now.
+
+        Prefetches in the background, bounded in bytes; closing the iterator ends the prefetch.
+        Zero-entry blocks are included.
+        Raises:
+            NotFound: blocks are gone (sealed, trimmed, deleted): read the manifest again.
+            Corrupt: bytes fail their checks. Unavailable: the store is away.
+        """
+
+    async def visible_end(self) -> int:
+        """The seq after the last one a reader may see here now. Raises: as ``blocks``."""
+
+    async def seq_at(self, timestamp_us: int) -> int:
+        """First visible seq whose timestamp is >= ``timestamp_us``, else ``visible_end()``."""
+
+    async def close(self) -> None:
+        """Release files; iterators end."""
+
+
+class SegmentStore(Protocol):
+    """One kind of segments in one place (bucket prefix, or buffer directory)."""
+
+    kind: Kind
+
+    async def prepare(
+        self, log_id: str, segment: Segment, *, read_manifest: ReadManifest, timeout_ms: int
+    ) -> tuple[FilePlace | None, SegmentWriter]:
+        """Get everything ready and durable for a segment that the next CAS opens.
+
+        ``segment`` has no place yet; for kind file the place returned must be put into the CAS.
+        Raises: NotWritten (disk full), Unavailable, InvalidRequest.
+        """
+
+    async def recover(self, ref: SegmentRef, *, token: str) -> Recovered:
+        """Fence an OPEN segment against its writer, find its end E, make all up to E safe.
+
+        ``token`` is the taker-over's. Idempotent; may be run by several at once; only a CAS fixes E.
+        Raises:
+            Unavailable(host or pid): cannot be fenced from here. Corrupt: damaged below its end.
+        """
+
+    def source(self, ref: SegmentRef) -> BlockSource:
+        """Reader of an OPEN or CLOSED segment."""
+
+    async def drop(self, ref: SegmentRef, *, keep_fence: bool) -> None:
+        """Delete the blocks of a segment that is SEALED, trimmed, never opened, or of a deleted log.
+
+        ``keep_fence``: leave what stops a sleeping writer (end marks). False only when the log itself
+        was deleted 30 days ago. Idempotent. Raises: Unavailable.
+        """
+
+    async def close(self) -> None:
+        """Release resources of the store."""

@@ -1,0 +1,1 @@
+"""Object stores: one port (base.py) and its adapters."""
