@@ -103,6 +103,25 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grave:
+    """A deleted incarnation of this name whose end marks still stand (until 30 days have passed)."""
+
+    log_id: str
+    deleted_at_ms: int
+    storages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """A person accepted that entries from ``from_seq`` of a segment are lost; recorded for ever."""
+
+    segment: int
+    from_seq: int
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Settings of one log; units are in the names, bounds in ``core/options.py``."""
 
@@ -153,7 +172,8 @@ class Manifest:
 
     deleting: bool = False  # a deletion has taken the log over; only it may go on
     deleted_at_ms: int | None = None
-    marks_removed: bool = False
+    graves: tuple[Grave, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
     pages: tuple[PageRef, ...] = ()
     segments: tuple[Segment, ...] = ()
