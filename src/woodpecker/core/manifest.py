@@ -92,6 +92,7 @@ class Anchor:
     seq: int = 0
     digest: str = ZERO_DIGEST
     register: Register = EMPTY_REGISTER
+    register_key: str | None = None  # set when the register lies in an object of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,6 +100,12 @@ class BlockSource(Protocol):
     async def visible_end(self) -> int:
         """The seq after the last one a reader may see here now. Raises: as ``blocks``."""
 
+    async def wait_visible(self, seq: int, timeout_ms: int) -> None:
+        """Return when ``visible_end()`` may be above ``seq``, or after ``timeout_ms``; a hint.
+
+        Wakes at once where it can (same process, inotify); else looks now and then, ever more rarely.
+        """
+
     async def seq_at(self, timestamp_us: int) -> int:
         """First visible seq whose timestamp is >= ``timestamp_us``, else ``visible_end()``."""
 

@@ -1,0 +1,33 @@
+"""When a segment is closed and the next one opened: by size, age and blocks."""
+
+from __future__ import annotations
+
+from woodpecker.core.manifest import Options
+
+PREPARE_AT = 0.8  # part of the size at which the next segment is made ready
+GROWTH_LIMIT = 4  # while the metadata store is away a segment may grow to this many times its size
+
+
+def is_due(options: Options, *, size_bytes: int, blocks: int, age_ms: float) -> bool:
+    """Whether a segment that holds at least one block should be rolled."""
+    return (
+        size_bytes >= options.segment_max_bytes
+        or blocks >= options.segment_max_blocks
+        or age_ms >= options.segment_max_age_s * 1000
+    )
+
+
+def is_overgrown(options: Options, *, size_bytes: int, blocks: int) -> bool:
+    """Whether the segment has grown past what may wait for the metadata store to come back."""
+    return (
+        size_bytes >= options.segment_max_bytes * GROWTH_LIMIT
+        or blocks >= options.segment_max_blocks * GROWTH_LIMIT
+    )
+
+
+def should_prepare(options: Options, *, size_bytes: int, blocks: int) -> bool:
+    """Whether the next segment should be made ready ahead of the roll."""
+    return (
+        size_bytes >= options.segment_max_bytes * PREPARE_AT
+        or blocks >= options.segment_max_blocks * PREPARE_AT
+    )
