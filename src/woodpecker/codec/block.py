@@ -41,7 +41,8 @@ HAS_HEADERS = 1 << 3
 HAS_BATCHES = 1 << 4
 HAS_PRODUCERS = 1 << 5  # some batch has a producer: the register must see this block
 HAS_CONTROLS = 1 << 6
-KNOWN_FLAGS = (1 << 7) - 1
+FACTS_BEFORE = 1 << 7  # an earlier block of this segment changes the register: recovery must look back
+KNOWN_FLAGS = (1 << 8) - 1
 
 _DIGEST_AT, _CHAINED_AT, _CRC_AT = 8, 24, 124
 _HEADER = struct.Struct("<8s16s16sHHI16sQQQQIIQqII")
@@ -108,6 +109,7 @@ def pack(
     base_timestamp_us: int,
     lac: int,
     compression: str = "none",
+    facts_before: bool = False,
     allocate: Allocate | None = None,
 ) -> PackedBlock:
     """Turn a draft into a block.
@@ -117,11 +119,13 @@ def pack(
         prev_digest: 16 bytes, of the block before (of the log's anchor for the first).
         base_timestamp_us: time of all entries; if the draft has timestamps, its first one is taken.
         compression: "none", "zstd" or "lz4"; a body that does not shrink is stored as it is.
+        facts_before: whether an earlier block of this segment changes the register.
         allocate: asked once for a buffer of the block's size; None from it: one is made here.
     Raises:
         InvalidRequest: above a limit of this format, or a field out of range.
     """
     parts, flags = _columns(draft)
+    flags |= FACTS_BEFORE if facts_before else 0
     timestamps = draft.timestamps
     first_us = timestamps[0] if timestamps else base_timestamp_us
     column_bytes = sum(map(len, parts))
