@@ -6,7 +6,7 @@ from woodpecker.errors import InvalidRequest
 
 KEY_MAX_BYTES = 900  # S3, GCS and Azure allow 1,024 including the root prefix
 
-RECORD_PREFIXES = ("meta/", "probe/")
+RECORD_PREFIX = "meta/"
 """Where ``replace`` works in every store; directory stores keep numbered versions there."""
 
 
@@ -17,17 +17,21 @@ def check_key(key: str) -> str:
         InvalidRequest: empty, too long, not printable ASCII, or with an empty, ``.`` or ``..`` part.
     """
     if not key or len(key) > KEY_MAX_BYTES:
-        raise InvalidRequest(f"object key of {len(key)} characters: 1 to {KEY_MAX_BYTES} are allowed")
+        raise InvalidRequest(
+            f"object key of {len(key)} characters: 1 to {KEY_MAX_BYTES} are allowed"
+        )
     if not (key.isascii() and key.isprintable()):
         raise InvalidRequest(f"object key {key!r}: only printable ASCII is allowed")
     if any(part in ("", ".", "..") for part in key.split("/")):
-        raise InvalidRequest(f"object key {key!r}: parts between '/' must not be empty, '.' or '..'")
+        raise InvalidRequest(
+            f"object key {key!r}: parts between '/' must not be empty, '.' or '..'"
+        )
     return key
 
 
 def is_record(key: str) -> bool:
     """True if ``key`` names a replaceable record rather than an object written once."""
-    return key.startswith(RECORD_PREFIXES)
+    return key.startswith(RECORD_PREFIX)
 
 
 def byte_range(size: int, start: int, length: int | None) -> tuple[int, int]:
