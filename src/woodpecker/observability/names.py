@@ -1,0 +1,133 @@
+"""Every counter, gauge, histogram, event and span, named once, with unit and meaning.
+
+docs/observability.md lists them; a test keeps the two in step. A name's member is what drivers pass;
+its value is what shows up outside (Prometheus puts ``woodpecker_`` before it).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+
+class Name(StrEnum):
+    """A name with its unit, its labels and one line of meaning."""
+
+    unit: str
+    labels: tuple[str, ...]
+    meaning: str
+
+    def __new__(cls, value: str, unit: str, labels: tuple[str, ...], meaning: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.unit = unit
+        member.labels = labels
+        member.meaning = meaning
+        return member
+
+
+class Counter(Name):
+    """Only grow."""
+
+    APPENDS = "appends", "entries", ("kind",), "entries acknowledged to writers"
+    APPENDED_BYTES = "appended_bytes", "bytes", ("kind",), "payload bytes acknowledged to writers"
+    BLOCKS = "blocks", "blocks", ("kind",), "blocks made durable"
+    BLOCK_BYTES = "block_bytes", "bytes", ("kind",), "bytes of those blocks as stored"
+    READ_ENTRIES = "read_entries", "entries", (), "entries handed to readers"
+    READ_BYTES = "read_bytes", "bytes", (), "payload bytes handed to readers"
+    STORE_REQUESTS = (
+        "store_requests",
+        "requests",
+        ("op", "result"),
+        "object store requests by operation and result (ok, or the code of the error)",
+    )
+    STORE_SENT_BYTES = "store_sent_bytes", "bytes", (), "bytes sent to object stores"
+    STORE_RECEIVED_BYTES = "store_received_bytes", "bytes", (), "bytes got from object stores"
+    METADATA_REQUESTS = (
+        "metadata_requests",
+        "requests",
+        ("op", "result"),
+        "metadata store requests by operation and result",
+    )
+    RETRIES = "retries", "tries", ("op",), "requests sent again after an unclear or failed answer"
+    FENCED = "fenced", "writers", (), "writers of this process that were fenced"
+    TAKEOVERS = "takeovers", "openings", (), "writers opened"
+    ROLLS = "rolls", "segments", ("kind",), "segments closed by a live writer, the next one opened"
+    SEALED = "sealed", "segments", (), "segments rewritten as one object"
+    TRIMS = "trims", "trims", (), "trim points moved"
+    GC_DELETED = "gc_deleted", "objects", (), "objects deleted by garbage collection"
+    BACKGROUND_ERRORS = (
+        "background_errors",
+        "errors",
+        ("job",),
+        "failed runs of a background job (seal, retention, gc, sweep); each is tried again",
+    )
+
+
+class Gauge(Name):
+    """Go up and down."""
+
+    QUEUE_BYTES = "queue_bytes", "bytes", (), "bytes waiting in the queues of writers, not yet sent"
+    IN_FLIGHT_BLOCKS = "in_flight_blocks", "blocks", ("kind",), "blocks sent, not yet durable"
+    OPEN_WRITERS = "open_writers", "writers", (), "writers open in this process"
+    OPEN_READERS = "open_readers", "readers", (), "readers open in this process"
+
+
+class Histogram(Name):
+    """Distributions."""
+
+    APPEND_LATENCY = (
+        "append_latency_ms",
+        "ms",
+        ("kind",),
+        "from packing a block's first entry to its acknowledgement, once per block",
+    )
+    BLOCK_SIZE = "block_size_bytes", "bytes", ("kind",), "size of one block as stored"
+    STORE_LATENCY = "store_latency_ms", "ms", ("op",), "one object store request"
+    METADATA_LATENCY = "metadata_latency_ms", "ms", ("op",), "one metadata store request"
+    TAKEOVER = "takeover_ms", "ms", ("kind",), "from the call that opens a writer to a usable one"
+    SEAL = "seal_ms", "ms", (), "sealing one segment"
+
+
+class Event(Name):
+    """Rare things a person may want to see; each is also a line of the log at the level given."""
+
+    WRITER_OPENED = "writer_opened", "info", ("log", "epoch"), "a writer owns the log"
+    WRITER_FENCED = "writer_fenced", "warning", ("log", "epoch"), "another writer took over"
+    WRITER_FAILED = (
+        "writer_failed",
+        "error",
+        ("log", "epoch", "error"),
+        "a writer ended on an error",
+    )
+    SEGMENT_RECOVERED = (
+        "segment_recovered",
+        "info",
+        ("log", "segment", "end_seq"),
+        "a take-over fixed the end of a segment its writer had left open",
+    )
+    SEGMENT_SEALED = "segment_sealed", "debug", ("log", "segment", "bytes"), "a segment was sealed"
+    TRIMMED = "trimmed", "info", ("log", "before"), "the trim point moved"
+    DELETED = "log_deleted", "info", ("log",), "a log was deleted"
+    BACKGROUND_FAILED = (
+        "background_failed",
+        "warning",
+        ("job", "log", "error"),
+        "a background job failed and will be tried again",
+    )
+    CORRUPT = "corrupt", "error", ("log", "where"), "stored bytes failed their checks"
+
+
+class Span(Name):
+    """Operations for traces."""
+
+    OPEN_WRITER = "open_writer", "", ("log",), "taking over a log"
+    RECOVER = "recover", "", ("log", "segment", "kind"), "fencing a segment and finding its end"
+    ROLL = "roll", "", ("log", "segment"), "closing a segment and opening the next"
+    SEAL = "seal", "", ("log", "segment"), "rewriting a closed segment as one object"
+    TRIM = "trim", "", ("log",), "moving the trim point"
+    VERIFY = "verify", "", ("log",), "walking the chain of a log"
+    GC = "gc", "", ("log",), "deleting what nothing can need any more"
+
+
+FAMILIES: tuple[type[Name], ...] = (Counter, Gauge, Histogram, Event, Span)
