@@ -14,8 +14,9 @@ from typing import Protocol
 
 from woodpecker.codec.block import Block, PackedBlock
 from woodpecker.core.ids import Kind
-from woodpecker.core.manifest import End, FilePlace, Manifest, Segment
+from woodpecker.core.manifest import End, FilePlace, Manifest, Sealed, Segment
 from woodpecker.core.register import BlockFacts
+from woodpecker.storage.base import ObjectStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,9 @@ class Recovered:
     last_timestamp_us: int
     facts: Sequence[BlockFacts]
 
+
+SealedTail = Callable[[Sequence[int], int], bytes]
+"""(offset of each block, where the tail begins) -> index and footer of the sealed object."""
 
 ReadManifest = Callable[[], Awaitable[Manifest]]
 """Linearizable read of the manifest of the writer's log (a tombstone too). Raises: Unavailable."""
@@ -137,6 +141,16 @@ class SegmentStore(Protocol):
 
     def source(self, ref: SegmentRef) -> BlockSource:
         """Reader of an OPEN or CLOSED segment."""
+
+    async def seal_in_place(
+        self, ref: SegmentRef, tail: SealedTail, objects: ObjectStore, key: str
+    ) -> Sealed | None:
+        """Turn a CLOSED segment into its sealed object at ``key`` without copying, where that is possible.
+
+        ``tail(padded_offsets)`` gives index and footer for the blocks where they lie. None: not possible
+        here (another place, somebody still holds the segment); then the blocks are copied.
+        Raises: NotFound: the segment is gone. Corrupt, Unavailable.
+        """
 
     async def drop(self, ref: SegmentRef, *, keep_fence: bool) -> None:
         """Delete the blocks of a segment that is SEALED, trimmed, never opened, or of a deleted log.

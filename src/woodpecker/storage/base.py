@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 Buffer = bytes | bytearray | memoryview
@@ -80,6 +81,9 @@ class ObjectStore(Protocol):
 
     async def probe(self, feature: Feature) -> str | None:
         """Try ``feature`` on the real store with a key of its own; None if it works, else what is wrong."""
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the object lies (or would) in this machine's file system; None for any other store."""
 
     async def clock_ms(self) -> int | None:
         """The store's wall clock now, or None where it shows none."""

@@ -1,0 +1,124 @@
+"""What spilled out of the manifest: pages of old segments, and registers too big for the record.
+
+Both are immutable objects under the log id in the log's first storage, named by their content.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+
+from woodpecker.codec import keys, records
+from woodpecker.core.backoff import delay_ms
+from woodpecker.core.manifest import Manifest, PageRef, Segment
+from woodpecker.core.register import Register
+from woodpecker.errors import AlreadyExists, Corrupt, OutcomeUnknown
+from woodpecker.runtime.runtime import Runtime
+from woodpecker.storage.base import ObjectStore
+
+CACHED_PAGES = 64
+REGISTER_INLINE_BYTES = 32 << 10
+CREATE_TRIES = 8
+
+
+class History:
+    """Segments of a log, inline and paged, oldest first."""
+
+    def __init__(self, objects: ObjectStore, runtime: Runtime) -> None:
+        self._objects = objects
+        self._runtime = runtime
+        self._pages: OrderedDict[str, tuple[Segment | PageRef, ...]] = OrderedDict()
+
+    async def segments(self, manifest: Manifest, *, from_seq: int = 0) -> AsyncIterator[Segment]:
+        """Kept segments that end above ``from_seq`` (zero-entry ones at it included), in order.
+
+        Raises: NotFound: a page is gone, read the manifest again. Corrupt, Unavailable.
+        """
+        for page in manifest.pages:
+            if page.end_seq >= from_seq:
+                async for segment in self._paged(page, manifest.anchor.first_segment, from_seq):
+                    yield segment
+        for segment in manifest.segments:
+            if segment.end is None or segment.end.seq >= from_seq:
+                yield segment
+
+    async def _paged(self, page: PageRef, first: int, from_seq: int) -> AsyncIterator[Segment]:
+        for item in await self._load(page):
+            if isinstance(item, PageRef):
+                if item.last_segment >= first and item.end_seq >= from_seq:
+                    async for segment in self._paged(item, first, from_seq):
+                        yield segment
+            elif item.id >= first and item.end is not None and item.end.seq >= from_seq:
+                yield item
+
+    async def _load(self, page: PageRef) -> tuple[Segment | PageRef, ...]:
+        if page.key in self._pages:
+            self._pages.move_to_end(page.key)
+            return self._pages[page.key]
+        data, _ = await self._objects.get(page.key)
+        where = f"{self._objects.url}/{page.key}"
+        items = records.decode_page(bytes(data), where=where)
+        if records.page_digest(items) != page.digest:
+            raise Corrupt(f"{where}: not the page that the manifest names", where=where)
+        self._pages[page.key] = items
+        while len(self._pages) > CACHED_PAGES:
+            self._pages.popitem(last=False)
+        return items
+
+    async def store_page(
+        self, log_id: str, level: int, items: tuple[Segment | PageRef, ...]
+    ) -> PageRef:
+        """Write a page over ``items``; the reference to it is to be put in the manifest by SpillPage."""
+        first, last = items[0], items[-1]
+        digest = records.page_digest(items)
+        first_id = first.first_segment if isinstance(first, PageRef) else first.id
+        last_id = last.last_segment if isinstance(last, PageRef) else last.id
+        key = keys.page(log_id, level, first_id, last_id, digest)
+        await self._create(key, records.encode_page(items))
+        return PageRef(
+            key=key,
+            level=level,
+            first_segment=first_id,
+            last_segment=last_id,
+            base_seq=first.base_seq,
+            end_seq=max(_end_seq(item) for item in items),
+            bytes=sum(item.bytes for item in items),
+            last_timestamp_us=max(item.last_timestamp_us for item in items),
+            digest=digest,
+        )
+
+    async def load_register(self, inline: Register, key: str | None) -> Register:
+        """The register itself, wherever it lies."""
+        if key is None:
+            return inline
+        data, _ = await self._objects.get(key)
+        return records.decode_register(bytes(data), where=f"{self._objects.url}/{key}")
+
+    async def store_register(self, log_id: str, register: Register) -> tuple[Register, str | None]:
+        """What to put in a manifest for ``register``: itself, or the key of an object it was put in."""
+        data = records.encode_register(register)
+        if len(data) <= REGISTER_INLINE_BYTES:
+            return register, None
+        key = keys.register(log_id, records.digest_of(data))
+        await self._create(key, data)
+        return Register(), key
+
+    async def _create(self, key: str, data: bytes) -> None:
+        for attempt in range(1, CREATE_TRIES + 1):
+            try:
+                await self._objects.create(key, data)
+            except AlreadyExists:
+                return  # named by its content: somebody (perhaps our last try) wrote the same
+            except OutcomeUnknown:
+                if attempt == CREATE_TRIES:
+                    raise
+                await self._runtime.sleep_ms(delay_ms(attempt, self._runtime.random()))
+            else:
+                return
+
+
+def _end_seq(item: Segment | PageRef) -> int:
+    if isinstance(item, PageRef):
+        return item.end_seq
+    assert item.end is not None
+    return item.end.seq
