@@ -11,18 +11,20 @@ from array import array
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
+from woodpecker.codec.compression import Buffer
 from woodpecker.core.batcher import BatchMark, HeaderList
 from woodpecker.core.register import Control, DropProducer, EndLog, GrantProducer
 from woodpecker.errors import Corrupt, InvalidRequest
 
-Buffer = bytes | bytearray | memoryview
 Headers = tuple[tuple[bytes, bytes], ...]
 
 MAX_PRODUCER_BYTES = 200
 MAX_CALLER_COLUMN_BYTES = 64 << 10
 
 _U32 = struct.Struct("<I")
-_BATCH = struct.Struct("<IIQQII")  # first, count, producer epoch, sequence, id length, column length
+_BATCH = struct.Struct(
+    "<IIQQII"
+)  # first, count, producer epoch, sequence, id length, column length
 _CONTROL = struct.Struct("<IIQ")  # kind, id length, epoch
 _END_LOG, _GRANT, _DROP = 1, 2, 3
 
@@ -71,8 +73,23 @@ def numbers(typecode: str, data: Buffer) -> array[int]:
     return result
 
 
-def encode_headers(headers: Sequence[HeaderList]) -> bytes:
-    """Headers of all entries as one column; costs nothing for entries without any."""
+def encode_timestamps(timestamps: Sequence[int], count: int) -> bytes:
+    """Times of all entries, in us. Raises: InvalidRequest."""
+    if len(timestamps) != count:
+        raise InvalidRequest(f"{len(timestamps)} timestamps for {count} entries")
+    try:
+        return array("Q", timestamps).tobytes()
+    except (OverflowError, TypeError) as error:
+        raise InvalidRequest(f"a timestamp is not a number of us below 2**64: {error}") from error
+
+
+def encode_headers(headers: Sequence[HeaderList], count: int) -> bytes:
+    """Headers of all entries as one column; costs nothing for entries without any.
+
+    Raises: InvalidRequest.
+    """
+    if len(headers) != count:
+        raise InvalidRequest(f"headers of {len(headers)} entries for {count} entries")
     owners = [index for index, pairs in enumerate(headers) if pairs]
     pairs = [pair for index in owners for pair in headers[index]]
     flat = [part for pair in pairs for part in pair]
@@ -103,29 +120,40 @@ def decode_headers(column: Input, count: int) -> list[Headers]:
     return result
 
 
-def encode_batches(batches: Sequence[BatchMark]) -> bytes:
-    """Batch marks as one column. Raises: InvalidRequest."""
-    producers = [batch.producer.encode() for batch in batches]
-    for batch, producer in zip(batches, producers, strict=True):
-        if len(producer) > MAX_PRODUCER_BYTES:
-            raise InvalidRequest(
-                f"producer id of {len(producer)} bytes: at most {MAX_PRODUCER_BYTES} are allowed"
-            )
-        if len(batch.column) > MAX_CALLER_COLUMN_BYTES:
-            raise InvalidRequest(
-                f"caller column of {len(batch.column)} bytes: "
-                f"at most {MAX_CALLER_COLUMN_BYTES} are allowed"
-            )
-    fixed = [
-        _BATCH.pack(b.first, b.count, b.producer_epoch, b.sequence, len(producer), len(b.column))
-        for b, producer in zip(batches, producers, strict=True)
-    ]
-    variable = [
-        part
-        for batch, producer in zip(batches, producers, strict=True)
-        for part in (producer, batch.column)
-    ]
-    return _column(_U32.pack(len(batches)), *fixed, *variable)
+def encode_batches(batches: Sequence[BatchMark], count: int) -> bytes:
+    """Batch marks of a block of ``count`` entries as one column. Raises: InvalidRequest."""
+    fixed: list[bytes] = [_U32.pack(len(batches))]
+    variable: list[bytes] = []
+    free = 0
+    for batch in batches:
+        if batch.first < free or batch.count < 1 or batch.first + batch.count > count:
+            raise InvalidRequest(f"a batch of {batch.count} entries at {batch.first} does not fit")
+        free = batch.first + batch.count
+        fixed.append(_batch_row(batch))
+        variable += (_producer(batch.producer), batch.column)
+    return _column(*fixed, *variable)
+
+
+def _batch_row(batch: BatchMark) -> bytes:
+    id_bytes, column_bytes = len(_producer(batch.producer)), len(batch.column)
+    if column_bytes > MAX_CALLER_COLUMN_BYTES:
+        raise InvalidRequest(
+            f"caller column of {column_bytes} bytes: at most {MAX_CALLER_COLUMN_BYTES} are allowed"
+        )
+    row = (batch.first, batch.count, batch.producer_epoch, batch.sequence)
+    try:
+        return _BATCH.pack(*row, id_bytes, column_bytes)
+    except struct.error as error:
+        raise InvalidRequest(f"batch of producer {batch.producer!r}: {error}") from error
+
+
+def _producer(producer: str) -> bytes:
+    encoded = producer.encode()
+    if len(encoded) > MAX_PRODUCER_BYTES:
+        raise InvalidRequest(
+            f"producer id of {len(encoded)} bytes: at most {MAX_PRODUCER_BYTES} are allowed"
+        )
+    return encoded
 
 
 def decode_batches(column: Input, count: int) -> tuple[BatchMark, ...]:
@@ -156,12 +184,12 @@ def encode_controls(controls: Sequence[Control]) -> bytes:
     """Controls as one column. Raises: InvalidRequest."""
     parts = [_U32.pack(len(controls))]
     for control in controls:
-        kind, producer, epoch = _control_row(control)
-        if len(producer) > MAX_PRODUCER_BYTES:
-            raise InvalidRequest(
-                f"producer id of {len(producer)} bytes: at most {MAX_PRODUCER_BYTES} are allowed"
-            )
-        parts += [_CONTROL.pack(kind, len(producer), epoch), producer]
+        kind, producer_id, epoch = _control_row(control)
+        producer = _producer(producer_id)
+        try:
+            parts += [_CONTROL.pack(kind, len(producer), epoch), producer]
+        except struct.error as error:
+            raise InvalidRequest(f"control for producer {producer_id!r}: {error}") from error
     return _column(*parts)
 
 
@@ -177,26 +205,24 @@ def decode_controls(column: Input) -> tuple[Control, ...]:
     return tuple(result)
 
 
-def _control_row(control: Control) -> tuple[int, bytes, int]:
+def _control_row(control: Control) -> tuple[int, str, int]:
     match control:
         case EndLog():
-            return _END_LOG, b"", 0
+            return _END_LOG, "", 0
         case GrantProducer(id=producer, epoch=epoch):
-            return _GRANT, producer.encode(), epoch
+            return _GRANT, producer, epoch
         case DropProducer(id=producer):
-            return _DROP, producer.encode(), 0
+            return _DROP, producer, 0
 
 
 def _control(column: Input, kind: int, producer: str, epoch: int) -> Control:
-    match kind:
-        case 1:
-            return EndLog()
-        case 2:
-            return GrantProducer(id=producer, epoch=epoch)
-        case 3:
-            return DropProducer(id=producer)
-        case _:
-            raise column.corrupt(f"unknown control {kind}")
+    if kind == _END_LOG:
+        return EndLog()
+    if kind == _GRANT:
+        return GrantProducer(id=producer, epoch=epoch)
+    if kind == _DROP:
+        return DropProducer(id=producer)
+    raise column.corrupt(f"unknown control {kind}")
 
 
 def _text(column: Input, size_bytes: int) -> str:

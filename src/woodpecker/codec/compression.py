@@ -10,6 +10,7 @@ from woodpecker.errors import Corrupt, InvalidRequest
 Buffer = bytes | bytearray | memoryview
 
 NONE, ZSTD, LZ4 = 0, 1, 2  # codes in block flags
+MASK = 0b11  # the bits of the flags that hold the code
 CODES = {"none": NONE, "zstd": ZSTD, "lz4": LZ4}
 ZSTD_LEVEL = 1  # measured on log lines: about as fast as lz4 at twice its ratio
 
@@ -38,7 +39,9 @@ def decompress(code: int, stored: Buffer, raw_bytes: int, *, where: str) -> byte
     try:
         raw = _unzstd(stored, raw_bytes) if code == ZSTD else _unlz4(stored, raw_bytes)
     except (zstandard.ZstdError, lz4.block.LZ4BlockError, ValueError, MemoryError) as error:
-        raise Corrupt(f"{where}: the compressed body cannot be read: {error}", where=where) from error
+        raise Corrupt(
+            f"{where}: the compressed body cannot be read: {error}", where=where
+        ) from error
     if len(raw) != raw_bytes:
         raise Corrupt(
             f"{where}: the body decompresses to {len(raw)} bytes, not {raw_bytes}", where=where
