@@ -148,7 +148,10 @@ def _batch_row(batch: BatchMark) -> bytes:
 
 
 def _producer(producer: str) -> bytes:
-    encoded = producer.encode()
+    try:
+        encoded = producer.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"producer id {producer!r}: {error}") from error
     if len(encoded) > MAX_PRODUCER_BYTES:
         raise InvalidRequest(
             f"producer id of {len(encoded)} bytes: at most {MAX_PRODUCER_BYTES} are allowed"

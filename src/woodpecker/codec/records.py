@@ -1,0 +1,229 @@
+"""Records: manifests, pages, registers, cursors and the store marker as readable, checked JSON.
+
+Every record is one line ``{"woodpecker": kind, "format": n, "digest": d, "value": {...}}`` and a line
+feed. The digest (XXH3-128) covers kind, format and the exact bytes of the value, so a flipped bit
+anywhere is found, and a newer format is recognised although its value is not understood.
+
+Rule for later versions: a record that uses a field this version does not know is written under a
+higher format. Fields added with a default do not hinder reading what was written before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from xxhash import xxh3_128_hexdigest
+
+from woodpecker.codec.compression import Buffer
+from woodpecker.core import manifest
+from woodpecker.core.manifest import Manifest, PageRef, Segment
+from woodpecker.core.register import ProducerState, Register
+from woodpecker.errors import Corrupt, InvalidRequest
+
+MAX_RECORD_BYTES = 1 << 20  # what a metadata store takes as one value
+MAX_PAGE_BYTES = 16 << 20
+MAX_REGISTER_BYTES = 64 << 20
+MAX_CURSOR_DATA_BYTES = 64 << 10
+
+_FORMATS = {"manifest": manifest.FORMAT, "page": 1, "register": 1, "cursor": 1, "store": 1}
+_FRONT = re.compile(
+    rb'\{"woodpecker":"([a-z]{1,16})","format":([1-9][0-9]{0,8}),"digest":"([0-9a-f]{32})","value":'
+)
+_BACK = b"}\n"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Older segments (level 0), or references to older pages (above): one of the two is empty."""
+
+    segments: tuple[Segment, ...] = ()
+    pages: tuple[PageRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """A named place in a log. ``position`` is the first seq not yet done with.
+
+    ``generation`` is the caller's fencing number, ``nonce`` is new for every write, ``data`` is opaque.
+    """
+
+    position: int
+    generation: int = 0
+    nonce: str = ""
+    data: bytes = b""
+    updated_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreMarker:
+    """Says that a bucket or directory belongs to Woodpecker, and which store it is."""
+
+    store_id: str
+    format: int = 1
+
+
+def digest_of(data: Buffer) -> str:
+    """XXH3-128 of stored bytes, as kept in records and keys: 32 hex digits."""
+    return xxh3_128_hexdigest(data)
+
+
+def encode_manifest(value: Manifest) -> bytes:
+    """Raises: InvalidRequest above MAX_RECORD_BYTES, or for a format this version cannot write."""
+    if value.format != manifest.FORMAT:
+        raise InvalidRequest(
+            f"manifest format {value.format} cannot be written: this version writes {manifest.FORMAT}"
+        )
+    plain = msgspec.to_builtins(value)
+    plain["register"] = _pack_register(value.register)
+    plain["anchor"]["register"] = _pack_register(value.anchor.register)
+    return _encode("manifest", plain, MAX_RECORD_BYTES)
+
+
+def decode_manifest(data: Buffer, *, where: str = "manifest") -> Manifest:
+    """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
+    plain = _decode("manifest", data, dict[str, Any], MAX_RECORD_BYTES, where)
+    try:
+        plain["register"] = _unpack_register(plain["register"])
+        plain["anchor"]["register"] = _unpack_register(plain["anchor"]["register"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _nonsense(where, error) from error
+    return _convert(plain, Manifest, where)
+
+
+def encode_page(value: Page) -> bytes:
+    """Raises: InvalidRequest above MAX_PAGE_BYTES."""
+    return _encode("page", msgspec.to_builtins(value), MAX_PAGE_BYTES)
+
+
+def decode_page(data: Buffer, *, where: str = "page") -> Page:
+    """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
+    return _decode("page", data, Page, MAX_PAGE_BYTES, where)
+
+
+def encode_register(value: Register) -> bytes:
+    """Same register, same bytes. Raises: InvalidRequest above MAX_REGISTER_BYTES."""
+    return _encode("register", _pack_register(value), MAX_REGISTER_BYTES)
+
+
+def decode_register(data: Buffer, *, where: str = "register") -> Register:
+    """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
+    plain = _decode("register", data, list[Any], MAX_REGISTER_BYTES, where)
+    try:
+        expanded = _unpack_register(plain)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _nonsense(where, error) from error
+    return _convert(expanded, Register, where)
+
+
+def encode_cursor(value: Cursor) -> bytes:
+    """Raises: InvalidRequest if ``data`` is above MAX_CURSOR_DATA_BYTES."""
+    if len(value.data) > MAX_CURSOR_DATA_BYTES:
+        raise InvalidRequest(
+            f"cursor data of {len(value.data)} bytes: at most {MAX_CURSOR_DATA_BYTES} are allowed"
+        )
+    return _encode("cursor", msgspec.to_builtins(value), MAX_RECORD_BYTES)
+
+
+def decode_cursor(data: Buffer, *, where: str = "cursor") -> Cursor:
+    """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
+    return _decode("cursor", data, Cursor, MAX_RECORD_BYTES, where)
+
+
+def encode_store_marker(value: StoreMarker) -> bytes:
+    """Raises: nothing."""
+    return _encode("store", msgspec.to_builtins(value), MAX_RECORD_BYTES)
+
+
+def decode_store_marker(data: Buffer, *, where: str = "store marker") -> StoreMarker:
+    """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
+    return _decode("store", data, StoreMarker, MAX_RECORD_BYTES, where)
+
+
+def _encode(kind: str, plain: object, limit_bytes: int) -> bytes:
+    """The envelope round a value that JSON can hold."""
+    try:
+        value = msgspec.json.encode(plain)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise InvalidRequest(f"this {kind} cannot be written as JSON: {error}") from error
+    head = f'{{"woodpecker":"{kind}","format":{_FORMATS[kind]},"digest":"'.encode()
+    digest = xxh3_128_hexdigest(head + value).encode()
+    data = b"".join([head, digest, b'","value":', value, _BACK])
+    if len(data) > limit_bytes:
+        raise InvalidRequest(
+            f"{kind} record of {len(data)} bytes: at most {limit_bytes} are allowed"
+        )
+    return data
+
+
+def _decode(kind: str, data: Buffer, type_: type[T], limit_bytes: int, where: str) -> T:
+    if len(data) > limit_bytes:
+        raise Corrupt(f"{where}: {len(data)} bytes are too many for a {kind} record", where=where)
+    data = bytes(data)
+    front = _FRONT.match(data)
+    if front is None or not data.endswith(_BACK):
+        raise Corrupt(f"{where}: this is no {kind} record, or only a part of one", where=where)
+    value = data[front.end() : -len(_BACK)]
+    if xxh3_128_hexdigest(data[: front.start(3)] + value) != front[3].decode():
+        raise Corrupt(f"{where}: the {kind} record fails its checksum", where=where)
+    if front[1] != kind.encode():
+        raise Corrupt(f"{where}: a {front[1].decode()} record where a {kind} belongs", where=where)
+    if int(front[2]) > _FORMATS[kind]:
+        raise InvalidRequest(
+            f"{where}: {kind} format {int(front[2])} was written by a newer version of Woodpecker; "
+            "upgrade this one to read it"
+        )
+    try:
+        return msgspec.json.decode(value, type=type_)
+    except (ValueError, RecursionError) as error:  # of msgspec, and of base64 in it
+        raise _nonsense(where, error) from error
+
+
+def _convert(plain: object, type_: type[T], where: str) -> T:
+    try:
+        return msgspec.convert(plain, type_)
+    except (ValueError, RecursionError) as error:
+        raise _nonsense(where, error) from error
+
+
+def _nonsense(where: str, error: Exception) -> Corrupt:
+    return Corrupt(f"{where}: its checksum is right, but it makes no sense: {error}", where=where)
+
+
+def _pack_register(register: Register) -> list[Any]:
+    """Compact form: a register may know very many producers, each with its last results."""
+    return [
+        register.ended,
+        [[name, *_pack_producer(state)] for name, state in register.producers],
+    ]
+
+
+def _pack_producer(state: ProducerState) -> tuple[int, int, int, list[int]]:
+    results = [n for r in state.results for n in (r.sequence, r.seq, r.count)]
+    return state.epoch, state.last_sequence, state.timestamp_us, results
+
+
+def _unpack_register(packed: Sequence[Any]) -> dict[str, Any]:
+    ended, producers = packed
+    return {
+        "ended": ended,
+        "producers": [
+            (name, _unpack_producer(epoch, last, timestamp_us, results))
+            for name, epoch, last, timestamp_us, results in producers
+        ],
+    }
+
+
+def _unpack_producer(epoch: int, last: int, timestamp_us: int, flat: list[int]) -> dict[str, Any]:
+    rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    return {
+        "epoch": epoch,
+        "last_sequence": last,
+        "timestamp_us": timestamp_us,
+        "results": [{"sequence": a, "seq": b, "count": c} for a, b, c in rows],
+    }
