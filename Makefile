@@ -79,7 +79,7 @@ $(BASE): $(MADE) $(LOCKED)
 	@touch $@
 
 $(DEV): $(BASE)
-	@echo 'installing the test tools into $(VENV) (about 300 MB, once)'
+	@echo 'installing the test tools into $(VENV) (0.6 GB on disk, once)'
 	@$(PIP) install --quiet -c constraints-dev.txt -e '.[dev]' $(OR_SAY_PIP)
 	@touch $@
 
