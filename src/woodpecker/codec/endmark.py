@@ -31,15 +31,15 @@ class EndMark:
     token: str
 
 
-def encode(mark: EndMark) -> bytes:
-    """Bytes of the mark. Raises: InvalidRequest."""
+def encode(*, log_id: str, segment_id: int, epoch: int, token: str) -> bytes:
+    """Bytes of a mark. Raises: InvalidRequest."""
     try:
-        log_id, token = bytes.fromhex(mark.log_id), bytes.fromhex(mark.token)
-        if len(log_id) != 16 or len(token) != 16:
+        ids = bytes.fromhex(log_id), bytes.fromhex(token)
+        if any(len(value) != 16 for value in ids):
             raise ValueError("log id and token must have 32 hex digits")
-        data = _MARK.pack(MAGIC, VERSION, log_id, mark.segment_id, mark.epoch, token, 0)
+        data = _MARK.pack(MAGIC, VERSION, ids[0], segment_id, epoch, ids[1], 0)
     except (struct.error, ValueError) as error:
-        raise InvalidRequest(f"end mark of segment {mark.segment_id}: {error}") from error
+        raise InvalidRequest(f"end mark of segment {segment_id}: {error}") from error
     return data[:_CRC_AT] + struct.pack("<I", crc32(data[:_CRC_AT]))
 
 

@@ -78,6 +78,11 @@ class BlockHeader:
         return bool(self.flags & (HAS_PRODUCERS | HAS_CONTROLS))
 
     @property
+    def facts_before(self) -> bool:
+        """Whether an earlier block of the segment changes the register."""
+        return bool(self.flags & FACTS_BEFORE)
+
+    @property
     def payloads_at(self) -> int:
         """Where in the decompressed body the payloads begin."""
         return 4 * self.count + self.column_bytes

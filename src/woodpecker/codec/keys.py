@@ -26,7 +26,7 @@ listings sort by number. Log ids and digests are 32 lower-case hex digits.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from woodpecker.core.ids import check_name
 from woodpecker.errors import InvalidRequest
@@ -48,8 +48,7 @@ _OBJECT = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockKey:
+class BlockKey(NamedTuple):
     """A block or an end mark."""
 
     log_id: str
@@ -57,8 +56,7 @@ class BlockKey:
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedKey:
+class SealedKey(NamedTuple):
     """A sealed segment; ``digest`` is the chain digest at its end."""
 
     log_id: str
@@ -67,8 +65,7 @@ class SealedKey:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageKey:
+class PageKey(NamedTuple):
     """A page; ``digest`` is of its bytes."""
 
     log_id: str
@@ -78,16 +75,14 @@ class PageKey:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisterKey:
+class RegisterKey(NamedTuple):
     """A register; ``digest`` is of its bytes."""
 
     log_id: str
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerKey:
+class CallerKey(NamedTuple):
     """An object that belongs to a layer above."""
 
     log_id: str
@@ -186,25 +181,22 @@ def parse_object(key: str) -> ObjectKey | None:
     (log_id, _, segment, number, _, sealed_segment, end_seq, sealed_digest, _, level, first, last,
      page_digest, _, register_digest, _, name) = found.groups()  # fmt: skip
     if found["block"]:
-        return BlockKey(log_id=log_id, segment_id=int(segment), number=int(number))
+        return BlockKey(log_id, int(segment), int(number))
     if found["sealed"]:
-        return SealedKey(
-            log_id=log_id,
-            segment_id=int(sealed_segment),
-            end_seq=int(end_seq),
-            digest=sealed_digest,
-        )
+        return SealedKey(log_id, int(sealed_segment), int(end_seq), sealed_digest)
     if found["page"]:
-        return PageKey(
-            log_id=log_id,
-            level=int(level),
-            first_segment=int(first),
-            last_segment=int(last),
-            digest=page_digest,
-        )
+        return PageKey(log_id, int(level), int(first), int(last), page_digest)
     if found["register"]:
-        return RegisterKey(log_id=log_id, digest=register_digest)
-    return CallerKey(log_id=log_id, name=name)
+        return RegisterKey(log_id, register_digest)
+    return CallerKey(log_id, name)
+
+
+def parse_block(key: str) -> BlockKey:
+    """What ``block`` made the key from. Raises: InvalidRequest."""
+    found = parse_object(key)
+    if not isinstance(found, BlockKey):
+        raise InvalidRequest(f"{key!r} is not the key of a block or an end mark")
+    return found
 
 
 def parse_manifest(key: str) -> str:

@@ -38,9 +38,12 @@ _BACK = b"}\n"
 T = TypeVar("T")
 
 
+PageItem = Segment | PageRef
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """Older segments (level 0), or references to older pages (above): one of the two is empty."""
+class _Page:
+    """Older segments (level 0), or references to older pages (above)."""
 
     segments: tuple[Segment, ...] = ()
     pages: tuple[PageRef, ...] = ()
@@ -96,14 +99,24 @@ def decode_manifest(data: Buffer, *, where: str = "manifest") -> Manifest:
     return _convert(plain, Manifest, where)
 
 
-def encode_page(value: Page) -> bytes:
-    """Raises: InvalidRequest above MAX_PAGE_BYTES."""
-    return _encode("page", msgspec.to_builtins(value), MAX_PAGE_BYTES)
+def encode_page(items: Sequence[PageItem]) -> bytes:
+    """Same items, same bytes: segments (level 0) or references to pages (above), not both.
+
+    Raises: InvalidRequest above MAX_PAGE_BYTES.
+    """
+    page = _Page(
+        segments=tuple(item for item in items if isinstance(item, Segment)),
+        pages=tuple(item for item in items if isinstance(item, PageRef)),
+    )
+    if page.segments and page.pages:
+        raise InvalidRequest("a page holds either segments or references to pages")
+    return _encode("page", msgspec.to_builtins(page), MAX_PAGE_BYTES)
 
 
-def decode_page(data: Buffer, *, where: str = "page") -> Page:
+def decode_page(data: Buffer, *, where: str = "page") -> tuple[PageItem, ...]:
     """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
-    return _decode("page", data, Page, MAX_PAGE_BYTES, where)
+    page = _decode("page", data, _Page, MAX_PAGE_BYTES, where)
+    return (*page.segments, *page.pages)
 
 
 def encode_register(value: Register) -> bytes:

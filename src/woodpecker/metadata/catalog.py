@@ -79,7 +79,7 @@ class Catalog:
         found: list[str] = []
         start_after = ""
         while True:
-            page = await self.store.list(keys.manifest(prefix), start_after=start_after)
+            page = await self.store.list(keys.LOGS + prefix, start_after=start_after)
             for record in page:
                 manifest = records.decode_manifest(record.value, where=record.key)
                 if (manifest.is_tombstone or manifest.deleting) is dead:

@@ -57,9 +57,9 @@ class History:
             return self._pages[page.key]
         data, _ = await self._objects.get(page.key)
         where = f"{self._objects.url}/{page.key}"
-        items = records.decode_page(bytes(data), where=where)
-        if records.page_digest(items) != page.digest:
+        if records.digest_of(data) != page.digest:
             raise Corrupt(f"{where}: not the page that the manifest names", where=where)
+        items = records.decode_page(data, where=where)
         self._pages[page.key] = items
         while len(self._pages) > CACHED_PAGES:
             self._pages.popitem(last=False)
@@ -70,11 +70,12 @@ class History:
     ) -> PageRef:
         """Write a page over ``items``; the reference to it is to be put in the manifest by SpillPage."""
         first, last = items[0], items[-1]
-        digest = records.page_digest(items)
+        data = records.encode_page(items)
+        digest = records.digest_of(data)
         first_id = first.first_segment if isinstance(first, PageRef) else first.id
         last_id = last.last_segment if isinstance(last, PageRef) else last.id
         key = keys.page(log_id, level, first_id, last_id, digest)
-        await self._create(key, records.encode_page(items))
+        await self._create(key, data)
         return PageRef(
             key=key,
             level=level,
