@@ -20,7 +20,7 @@ THIRD_PARTY = {
     "woodpecker.codec": {"xxhash", "msgspec", "zstandard", "lz4"},
     "woodpecker.config": {"msgspec"},
     "woodpecker.storage.cloud": {"obstore"},
-    "woodpecker.metadata.etcd": {"etcd3aio", "grpc", "google"},
+    "woodpecker.metadata.etcd": {"grpc", "google"},
     "woodpecker.segments": {"xxhash"},
     "woodpecker.observability.prometheus": {"prometheus_client"},
     "woodpecker.observability.otel": {"opentelemetry"},
