@@ -15,7 +15,9 @@ Object store, relative to its root prefix:
 ``<log id>/<segment>/<number>``                     block or end mark of a segment of kind object
 ``<log id>/sealed/<segment>-<end seq>-<digest>``    sealed segment
 ``<log id>/pages/<level>-<first>-<last>-<digest>``  page of older segments
-``<log id>/registers/<digest>``                     register too large for the manifest
+``<log id>/registers/end-<segment>-<digest>``       register at the end of that segment, too large
+                                                    for the manifest
+``<log id>/registers/anchor-<segment>-<digest>``    register before that segment, the first one kept
 ``<log id>/objects/<name>``                         object of a layer above (checkpoint and the like)
 ==================================================  ===============================================
 
@@ -42,7 +44,7 @@ _OBJECT = re.compile(
     r"(?P<block>([0-9]{12})/([0-9]{12}))|"
     r"(?P<sealed>sealed/([0-9]{12})-([0-9]{20})-([0-9a-f]{32}))|"
     r"(?P<page>pages/([0-9]{2})-([0-9]{12})-([0-9]{12})-([0-9a-f]{32}))|"
-    r"(?P<register>registers/([0-9a-f]{32}))|"
+    r"(?P<register>registers/(end|anchor)-([0-9]{12})-([0-9a-f]{32}))|"
     r"(?P<object>objects/(.+))"
     r")\Z"
 )
@@ -76,9 +78,14 @@ class PageKey(NamedTuple):
 
 
 class RegisterKey(NamedTuple):
-    """A register; ``digest`` is of its bytes."""
+    """A register at the end of a segment, or (anchor) before it; ``digest`` is of its bytes.
+
+    The segment tells which change of the manifest may refer to it: garbage collection needs to know.
+    """
 
     log_id: str
+    is_anchor: bool
+    segment_id: int
     digest: str
 
 
@@ -153,9 +160,10 @@ def registers_prefix(log_id: str) -> str:
     return f"{_hex(log_id)}/registers/"
 
 
-def register(log_id: str, digest: str) -> str:
-    """A register; ``digest`` is of its bytes."""
-    return registers_prefix(log_id) + _hex(digest)
+def register(log_id: str, segment_id: int, digest: str, *, is_anchor: bool = False) -> str:
+    """A register at the end of a segment, or (anchor) before it; ``digest`` is of its bytes."""
+    role = "anchor" if is_anchor else "end"
+    return f"{registers_prefix(log_id)}{role}-{_digits(segment_id, 12)}-{_hex(digest)}"
 
 
 def objects_prefix(log_id: str) -> str:
@@ -179,7 +187,7 @@ def parse_object(key: str) -> ObjectKey | None:
     if found is None:
         return None
     (log_id, _, segment, number, _, sealed_segment, end_seq, sealed_digest, _, level, first, last,
-     page_digest, _, register_digest, _, name) = found.groups()  # fmt: skip
+     page_digest, _, role, register_segment, register_digest, _, name) = found.groups()  # fmt: skip
     if found["block"]:
         return BlockKey(log_id, int(segment), int(number))
     if found["sealed"]:
@@ -187,7 +195,7 @@ def parse_object(key: str) -> ObjectKey | None:
     if found["page"]:
         return PageKey(log_id, int(level), int(first), int(last), page_digest)
     if found["register"]:
-        return RegisterKey(log_id, register_digest)
+        return RegisterKey(log_id, role == "anchor", int(register_segment), register_digest)
     return CallerKey(log_id, name)
 
 

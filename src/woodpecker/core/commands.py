@@ -14,6 +14,7 @@ from woodpecker.core.manifest import (
     Claim,
     End,
     Loss,
+    Manifest,
     Options,
     PageRef,
     Sealed,
@@ -41,6 +42,14 @@ class CreateLog:
     options: Options
     attributes: dict[str, str]
     storage: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportLog:
+    """Create the log with all it holds, over nothing or over a tombstone: ``manifest`` is the whole."""
+
+    log_id: str
+    manifest: Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,20 +101,28 @@ class SealSegment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetTrimPending:
-    """Publish retention's intention before it reads the cursors."""
+    """Publish retention's intention before it reads the cursors; it replaces an older intention.
+
+    The cursors that another run has read may be outdated by now, so that its trim is refused.
+    """
 
     log_id: str
     before: int
+    token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrimLog:
-    """Move the trim point to ``before``. ``visible``: the tail the trimmer itself has seen as readable."""
+    """Move the trim point to ``before``. ``visible``: the tail the trimmer itself has seen as readable.
+
+    With ``token`` it is refused unless the intention published under this token still stands, and
+    the intention is cleared. Without, cursors are passed.
+    """
 
     log_id: str
     before: int
     visible: int
-    clears_pending: bool = False
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +169,7 @@ class RemoveGrave:
 
 Command = (
     CreateLog
+    | ImportLog
     | OpenWriter
     | OpenSegment
     | CloseSegment

@@ -168,7 +168,8 @@ class Manifest:
 
     anchor: Anchor = Anchor()
     trim_point: int = 0
-    trim_pending: int | None = None
+    trim_pending: int | None = None  # what retention wants to trim to, while it reads the cursors
+    trim_token: str = ""  # of the retention run that set trim_pending: it alone may trim on it
     ended: bool = False
 
     deleting: bool = False  # a deletion has taken the log over; only it may go on

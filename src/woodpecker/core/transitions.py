@@ -21,6 +21,7 @@ from woodpecker.core.commands import (
     Command,
     CreateLog,
     DropSegments,
+    ImportLog,
     OpenSegment,
     OpenWriter,
     Owner,
@@ -43,6 +44,8 @@ def apply(manifest: Manifest | None, command: Command) -> Answer:
     """Carry out one command on the state read; the answer is the whole new state, or a refusal."""
     if isinstance(command, CreateLog):
         return _create(manifest, command)
+    if isinstance(command, ImportLog):
+        return _import(manifest, command)
     if manifest is None:
         return Refusal(why=Refused.NOT_FOUND, detail="no such log")
     if isinstance(command, RemoveGrave):
@@ -68,7 +71,7 @@ def took_effect(manifest: Manifest | None, command: Command) -> bool:
     if manifest is None:
         return False
     match command:
-        case CreateLog(log_id=log_id):
+        case CreateLog(log_id=log_id) | ImportLog(log_id=log_id):
             return manifest.log_id == log_id
         case RemoveGrave(log_id=log_id):
             return all(grave.log_id != log_id for grave in manifest.graves)
@@ -78,6 +81,9 @@ def took_effect(manifest: Manifest | None, command: Command) -> bool:
             return manifest.log_id == log_id and manifest.token == token
         case OpenSegment(owner=owner, segment=segment):
             return _owned(manifest, owner) and manifest.next_segment_id > segment.id
+        case TrimLog(log_id=log_id, before=before, token=token):
+            is_mine = manifest.log_id == log_id and manifest.trim_point >= before
+            return is_mine and (token is None or manifest.trim_token != token)
         case CloseSegment():
             return _owned(manifest, command.owner) and _closed_as_told(manifest, command)
         case _:
@@ -135,6 +141,17 @@ def _create(manifest: Manifest | None, command: CreateLog) -> Answer:
         storages=(command.storage,),
         graves=manifest.graves if manifest is not None else (),
     )
+
+
+def _import(manifest: Manifest | None, command: ImportLog) -> Answer:
+    """The whole manifest was built elsewhere: only its place must be free, and it must be sound."""
+    new = command.manifest
+    if manifest is not None and not manifest.is_tombstone:
+        return Refusal(why=Refused.EXISTS, detail=f"log {new.name!r} exists")
+    fault = check(new)
+    if fault is not None or new.log_id != command.log_id or new.open_segment is not None:
+        return Refusal(why=Refused.BROKEN, detail=f"the log to import is not sound: {fault}")
+    return replace(new, graves=manifest.graves if manifest is not None else ())
 
 
 def _open_writer(manifest: Manifest, command: OpenWriter) -> Answer:
@@ -290,8 +307,7 @@ def _seal_at(manifest: Manifest, index: int, command: SealSegment) -> Answer:
 def _set_trim_pending(manifest: Manifest, command: SetTrimPending) -> Answer:
     if command.before <= manifest.trim_point:
         return manifest
-    pending = max(command.before, manifest.trim_pending or 0)
-    return replace(manifest, trim_pending=pending)
+    return replace(manifest, trim_pending=command.before, trim_token=command.token)
 
 
 def _trim(manifest: Manifest, command: TrimLog) -> Answer:
@@ -299,11 +315,14 @@ def _trim(manifest: Manifest, command: TrimLog) -> Answer:
         return Refusal(
             why=Refused.BROKEN, detail=f"seq {command.before} was not seen as readable yet"
         )
+    if command.token is not None and command.token != manifest.trim_token:
+        return Refusal(why=Refused.STALE, detail="another retention run has begun meanwhile")
     trim_point = max(manifest.trim_point, command.before)
+    trimmed = replace(manifest, trim_point=trim_point)
     pending = manifest.trim_pending
-    if command.clears_pending or (pending is not None and pending <= trim_point):
-        pending = None
-    return replace(manifest, trim_point=trim_point, trim_pending=pending)
+    if command.token is None and (pending is None or pending > trim_point):
+        return trimmed
+    return replace(trimmed, trim_pending=None, trim_token="")
 
 
 def _drop_segments(manifest: Manifest, command: DropSegments) -> Answer:

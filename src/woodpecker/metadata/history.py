@@ -95,12 +95,17 @@ class History:
         data, _ = await self._objects.get(key)
         return records.decode_register(bytes(data), where=f"{self._objects.url}/{key}")
 
-    async def store_register(self, log_id: str, register: Register) -> tuple[Register, str | None]:
-        """What to put in a manifest for ``register``: itself, or the key of an object it was put in."""
+    async def store_register(
+        self, log_id: str, segment_id: int, register: Register, *, is_anchor: bool = False
+    ) -> tuple[Register, str | None]:
+        """What to put in a manifest for ``register``: itself, or the key of an object it was put in.
+
+        ``segment_id``: the segment that is closed with it, or (``is_anchor``) the first one kept.
+        """
         data = records.encode_register(register)
         if len(data) <= REGISTER_INLINE_BYTES:
             return register, None
-        key = keys.register(log_id, records.digest_of(data))
+        key = keys.register(log_id, segment_id, records.digest_of(data), is_anchor=is_anchor)
         await self._create(key, data)
         return Register(), key
 

@@ -159,5 +159,12 @@ class SegmentStore(Protocol):
         was deleted 30 days ago. Idempotent. Raises: Unavailable.
         """
 
+    async def held(self, log_id: str) -> Sequence[tuple[int, str]]:
+        """Segments (id, token of the writer that prepared them) of a log that have files here.
+
+        For finding what a killed process left behind. Blocks that lie in the object store are found
+        there, so kind ``object`` has none. Raises: Unavailable.
+        """
+
     async def close(self) -> None:
         """Release resources of the store."""
