@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from woodpecker.errors import (
@@ -143,6 +144,10 @@ class LocalObjectStore:
             return f"{self.url} is opened read-only"
         first, second = self._runtime.token(), self._runtime.token()
         return await self._write("probe", lambda: self._probe_links(first, second))
+
+    def local_path(self, key: str) -> Path | None:
+        path = Path(self._path(key))
+        return None if is_record(key) else path
 
     async def clock_ms(self) -> int | None:
         if self._read_only:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from woodpecker.errors import AlreadyExists, Closed, Conflict, NotFound
 from woodpecker.runtime.runtime import Runtime
@@ -118,6 +119,9 @@ class MemoryObjectStore:
 
     async def probe(self, feature: Feature) -> str | None:
         self._check_open()
+        return None
+
+    def local_path(self, key: str) -> Path | None:
         return None
 
     async def clock_ms(self) -> int | None:

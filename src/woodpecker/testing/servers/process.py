@@ -1,0 +1,144 @@
+"""One server process on loopback: start, wait until it answers, stop, kill, start again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import aiohttp
+
+from woodpecker.errors import NotFound, Unavailable
+
+STOP_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 30.0
+POLL_S = 0.02
+
+_given_ports: set[int] = set()
+
+
+def free_port(*, below: int = 65536, beside: int = 0) -> int:
+    """A loopback port free now; ``beside``: port + beside is free as well. Not given twice."""
+    for _ in range(1000):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        port = port if port < below else 20_000 + port % (below - 20_000)
+        if port not in _given_ports and all(_is_free(p) for p in {port, port + beside}):
+            _given_ports.add(port)
+            return port
+    raise Unavailable("no free loopback port found; end other servers and try again")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def find_program(name: str, package: str) -> str:
+    """Path of a program that ``pip install package`` brings.
+
+    Raises:
+        NotFound: it is not installed; the text says how to get it.
+    """
+    beside_python = Path(sys.executable).parent / name
+    found = str(beside_python) if beside_python.exists() else shutil.which(name)
+    if found is None:
+        raise NotFound(f"program {name} is not installed; run: pip install {package}")
+    return found
+
+
+class ServerProcess:
+    """A child process that serves HTTP on loopback.
+
+    Args:
+        argv: the command; started again unchanged by ``restart``.
+        ready_url: any HTTP answer from here means that it is up.
+        data_dir: its working directory; output goes to ``server.log`` in it.
+        env: added to the environment.
+    Concurrency: one task.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        ready_url: str,
+        data_dir: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.argv = list(argv)
+        self.data_dir = data_dir
+        self._ready_url = ready_url
+        self._env = dict(env or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Start and wait until it answers. Raises: Unavailable with the end of its output."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with (self.data_dir / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  it returns at once
+                self.argv, cwd=self.data_dir, env={**os.environ, **self._env},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        try:
+            await asyncio.wait_for(self._wait_ready(), START_TIMEOUT_S)
+        except (TimeoutError, Unavailable) as error:
+            await self.kill()
+            text = (self.data_dir / "server.log").read_text(errors="replace")[-2000:]
+            raise Unavailable(f"{self.argv[0]} did not start: {error}\n{text}") from error
+
+    async def stop(self) -> None:
+        """End it politely, after a while by force."""
+        await self._end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """End it at once, as a crash would."""
+        await self._end(signal.SIGKILL)
+
+    async def restart(self) -> None:
+        """Start it again on the same data and port (after ``stop`` or ``kill``)."""
+        await self.stop()
+        await self.start()
+
+    async def _wait_ready(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=1.0)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            while True:
+                if self._process is None or self._process.poll() is not None:
+                    raise Unavailable("the process ended")
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with session.get(self._ready_url) as response:
+                        if response.status < 500:
+                            return
+                await asyncio.sleep(POLL_S)
+
+    async def _end(self, first_signal: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(first_signal)
+        waited_s = 0.0
+        while process.poll() is None:
+            await asyncio.sleep(POLL_S)
+            waited_s += POLL_S
+            if waited_s > STOP_TIMEOUT_S:
+                process.kill()
+        process.wait()
