@@ -25,7 +25,9 @@ THIRD_PARTY = {
     "woodpecker.observability.prometheus": {"prometheus_client"},
     "woodpecker.observability.otel": {"opentelemetry"},
     "woodpecker.cli": {"typer", "click", "rich", "msgspec", "uvloop"},
-    "woodpecker.testing": {"pytest", "hypothesis", "aiohttp", "psutil", "cryptography", "obstore"},
+    "woodpecker.testing": {
+        "pytest", "hypothesis", "aiohttp", "yarl", "multidict", "psutil", "cryptography", "obstore",
+    },  # fmt: skip
 }
 
 ADAPTERS = {
