@@ -83,10 +83,13 @@ class Environment:
         """Reader of one segment, in whatever state the manifest shows it."""
         ref = SegmentRef(log_id=manifest.log_id, segment=segment)
         if segment.sealed is not None:
-            return SealedSource(self.objects_of(manifest, segment), ref)
+            return SealedSource(self.objects_of(manifest, segment), self.runtime, ref)
         return self.store_of(manifest, segment).source(ref)
 
-    async def segments(self, manifest: Manifest, *, from_seq: int = 0) -> AsyncIterator[Segment]:
-        """All kept segments that end at or above ``from_seq``, oldest first."""
-        async for segment in self.history(manifest).segments(manifest, from_seq=from_seq):
+    async def segments(
+        self, manifest: Manifest, *, from_seq: int = 0, from_us: int = 0
+    ) -> AsyncIterator[Segment]:
+        """Kept segments that end at or above ``from_seq`` and ``from_us``, oldest first."""
+        history = self.history(manifest)
+        async for segment in history.segments(manifest, from_seq=from_seq, from_us=from_us):
             yield segment

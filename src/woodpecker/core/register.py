@@ -110,10 +110,8 @@ def _apply_control(producers: dict[str, ProducerState], control: Control) -> boo
             return True
         case GrantProducer(id=producer_id, epoch=epoch):
             known = producers.get(producer_id, ProducerState(epoch=epoch))
-            if epoch >= known.epoch:
-                # a new epoch starts its sequence anew; results of the old one stay for nobody
-                fresh = known if epoch == known.epoch else ProducerState(epoch=epoch)
-                producers[producer_id] = fresh
+            # the sequence goes on: a batch sent under the old epoch and sent again is still a repeat
+            producers[producer_id] = replace(known, epoch=max(epoch, known.epoch))
         case DropProducer(id=producer_id):
             producers.pop(producer_id, None)
     return False
@@ -121,11 +119,12 @@ def _apply_control(producers: dict[str, ProducerState], control: Control) -> boo
 
 def _apply_batch(producers: dict[str, ProducerState], batch: ProducerBatch) -> None:
     known = producers.get(batch.id)
-    if known is None or known.epoch != batch.epoch:
+    if known is None:
         known = ProducerState(epoch=batch.epoch)
     result = BatchResult(sequence=batch.sequence, seq=batch.seq, count=batch.count)
     producers[batch.id] = replace(
         known,
+        epoch=max(known.epoch, batch.epoch),
         last_sequence=batch.sequence,
         results=(*known.results, result)[-KEPT_RESULTS:],
         timestamp_us=batch.timestamp_us,

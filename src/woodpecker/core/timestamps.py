@@ -35,3 +35,14 @@ def stamp(policy: str, *, previous_us: int, supplied_us: int | None, clock_us: i
         )
     wanted = clock_us if policy == "arrival" or supplied_us is None else min(supplied_us, cap)
     return max(previous_us, wanted)
+
+
+def raised(stamps: list[int], floor_us: int) -> list[int]:
+    """``stamps`` (never falling themselves, or made so) with none below ``floor_us``."""
+    if all(a <= b for a, b in zip(stamps, stamps[1:], strict=False)) and stamps[0] >= floor_us:
+        return stamps
+    result = []
+    for value in stamps:
+        floor_us = max(floor_us, value)
+        result.append(floor_us)
+    return result

@@ -1,0 +1,259 @@
+"""A writer's queue: entries get their seq here and wait in drafts until they are cut into blocks.
+
+Bounded in bytes; one item is always admitted when the queue is empty. Everything is synchronous: a
+seq is given out, and its place in the log's order taken, in one go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from woodpecker.core.batcher import BatchMark, Draft, HeaderList
+from woodpecker.core.ids import MAX_PAYLOAD_BYTES
+from woodpecker.core.register import Control
+from woodpecker.core.timestamps import stamp
+from woodpecker.errors import InvalidRequest, Overloaded
+
+ENTRY_OVERHEAD_BYTES = 64  # what a queued entry costs besides its payload, about
+
+Result = int | range
+
+
+class Pending(Draft):
+    """A draft with those who wait for it."""
+
+    __slots__ = ("before_us", "first_ms", "futures", "queued_bytes", "results")
+
+    def __init__(self, base_seq: int, first_ms: float, before_us: int) -> None:
+        super().__init__(base_seq)
+        self.first_ms = first_ms  # when its first entry came, for linger
+        self.before_us = before_us  # the newest supplied timestamp before its entries
+        self.futures: list[asyncio.Future[Result]] = []
+        self.results: list[Result] = []
+        self.queued_bytes = 0
+
+    def resolve(self) -> None:
+        """Every entry is durable."""
+        for future, result in zip(self.futures, self.results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """No entry gets a better answer than ``error``."""
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # who submitted without looking is not shouted at
+
+
+class Queue:
+    """Drafts in order: the last one takes entries, the first one is cut next."""
+
+    def __init__(
+        self,
+        *,
+        next_seq: int,
+        last_timestamp_us: int,
+        max_bytes: int,
+        cut_bytes: int,
+        policy: str,
+        now_us: Callable[[], int],
+        now_ms: Callable[[], float],
+    ) -> None:
+        self.next_seq = next_seq
+        self.last_timestamp_us = last_timestamp_us  # newest supplied one, judged by the policy
+        self.max_bytes = max_bytes
+        self.cut_bytes = cut_bytes
+        self.policy = policy
+        self.bytes = 0
+        self.drafts: deque[Pending] = deque()
+        self._now_us = now_us
+        self._now_ms = now_ms
+        self._filling: Pending | None = None
+        self._is_plain = policy in ("prefer", "arrival")  # entries without columns may skip checks
+
+    # --- putting in ---
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether an item of this size is admitted now."""
+        return self.bytes == 0 or self.bytes + size_bytes <= self.max_bytes
+
+    def put_plain(self, payload: bytes, future: asyncio.Future[Result]) -> bool:
+        """Sequence one entry without headers or timestamp; False: use ``put``. The hot path."""
+        draft = self._filling
+        size = len(payload) + ENTRY_OVERHEAD_BYTES
+        if (
+            draft is None
+            or draft.headers is not None
+            or draft.timestamps is not None
+            or self.bytes + size > self.max_bytes
+            or draft.payload_bytes + size > self.cut_bytes
+        ):
+            return False
+        draft.payloads.append(payload)
+        draft.payload_bytes += size - ENTRY_OVERHEAD_BYTES
+        draft.futures.append(future)
+        draft.results.append(self.next_seq)
+        draft.queued_bytes += size
+        self.next_seq += 1
+        self.bytes += size
+        return True
+
+    def put(
+        self,
+        payloads: Sequence[bytes],
+        future: asyncio.Future[Result],
+        *,
+        result: Result,
+        headers: Sequence[HeaderList] | None = None,
+        timestamps: Sequence[int | None] | None = None,
+        mark: BatchMark | None = None,
+    ) -> None:
+        """Sequence entries that belong together: all in one block, contiguous.
+
+        Raises:
+            Overloaded: the queue is full. InvalidRequest: a timestamp the policy refuses.
+            Nothing has happened then.
+        """
+        payload_bytes = sum(map(len, payloads))
+        size = payload_bytes + ENTRY_OVERHEAD_BYTES * len(payloads)
+        if not self.has_room(size):
+            raise Overloaded(
+                f"the writer's queue holds {self.bytes} of {self.max_bytes} bytes; "
+                "wait with writer.ready(), or use append, which waits by itself"
+            )
+        stamps = self._stamps(len(payloads), timestamps)
+        draft = self._draft_for(payload_bytes, is_stamped=stamps is not None)
+        self._add_columns(draft, len(payloads), headers, stamps)
+        if mark is not None:
+            draft.batches.append(_moved(mark, len(draft.payloads)))
+        draft.payloads.extend(payloads)
+        draft.payload_bytes += payload_bytes
+        draft.futures.append(future)
+        draft.results.append(result)
+        draft.queued_bytes += size
+        self.next_seq += len(payloads)
+        self.bytes += size
+
+    def put_control(self, control: Control, future: asyncio.Future[Result]) -> None:
+        """Add a control; it takes effect in front of the entries of its block, so it starts one."""
+        draft = self._draft_for(self.cut_bytes, is_stamped=False)
+        draft.controls.append(control)
+        draft.futures.append(future)
+        draft.results.append(self.next_seq)
+        self._filling = None
+
+    def _stamps(self, count: int, supplied: Sequence[int | None] | None) -> list[int] | None:
+        """Timestamps to store, or None: all take the time of their block."""
+        if supplied is None and self._is_plain:
+            return None
+        clock = self._now_us()
+        previous = self.last_timestamp_us
+        stamps = []
+        for value in supplied if supplied is not None else [None] * count:
+            previous = stamp(
+                self.policy, previous_us=previous, supplied_us=value, clock_us=clock
+            )
+            stamps.append(previous)
+        self.last_timestamp_us = previous
+        return stamps
+
+    def _draft_for(self, payload_bytes: int, *, is_stamped: bool) -> Pending:
+        """The draft that can take ``payload_bytes`` more; an item above the cut size gets its own.
+
+        Entries without a timestamp take the time of their block, so the first one that has a
+        timestamp of its own begins a new draft.
+        """
+        draft = self._filling
+        if draft is None or (
+            draft.payloads
+            and (
+                draft.payload_bytes + payload_bytes > self.cut_bytes
+                or (is_stamped and draft.timestamps is None)
+            )
+        ):
+            draft = Pending(self.next_seq, self._now_ms(), self.last_timestamp_us)
+            self.drafts.append(draft)
+        self._filling = draft if payload_bytes < self.cut_bytes else None
+        return draft
+
+    def _add_columns(
+        self,
+        draft: Pending,
+        count: int,
+        headers: Sequence[HeaderList] | None,
+        stamps: list[int] | None,
+    ) -> None:
+        """Keep one item per entry in each column that exists."""
+        if headers is not None and draft.headers is None:
+            draft.headers = [()] * draft.count
+        if draft.headers is not None:
+            draft.headers.extend(headers if headers is not None else [()] * count)
+        if stamps is not None and draft.timestamps is None:
+            draft.timestamps = []
+        if draft.timestamps is not None:
+            draft.timestamps.extend(stamps if stamps is not None else [self._now_us()] * count)
+
+    # --- taking out ---
+
+    def is_full(self) -> bool:
+        """Whether the first draft takes no more entries."""
+        return self.drafts[0] is not self._filling or self.drafts[0].payload_bytes >= self.cut_bytes
+
+    def pop(self) -> Pending:
+        """The first draft, to be cut into a block."""
+        draft = self.drafts.popleft()
+        if draft is self._filling:
+            self._filling = None
+        return draft
+
+    def release(self, draft: Pending) -> None:
+        """The draft's entries are durable or have failed: their room is free."""
+        self.bytes -= draft.queued_bytes
+
+    def refuse_all(self, error: BaseException) -> None:
+        """Fail everything that was never handed to a store; its seqs are given out again."""
+        if not self.drafts:
+            return
+        self.next_seq = self.drafts[0].base_seq
+        self.last_timestamp_us = self.drafts[0].before_us
+        self._filling = None
+        while self.drafts:
+            draft = self.drafts.popleft()
+            self.release(draft)
+            draft.fail(error)
+
+
+def _moved(mark: BatchMark, first: int) -> BatchMark:
+    return BatchMark(
+        first=first,
+        count=mark.count,
+        producer=mark.producer,
+        producer_epoch=mark.producer_epoch,
+        sequence=mark.sequence,
+        column=mark.column,
+    )
+
+
+def as_payload(value: object) -> bytes:
+    """The bytes of a payload; mutable buffers are copied so that they cannot change in the queue.
+
+    Raises:
+        InvalidRequest: not bytes-like, or longer than 64 MiB.
+    """
+    if type(value) is not bytes:
+        if isinstance(value, str):
+            raise InvalidRequest("a payload must be bytes-like, not str: encode it first")
+        try:
+            value = bytes(memoryview(value))  # type: ignore[arg-type]
+        except (TypeError, BufferError, ValueError):
+            raise InvalidRequest(
+                f"a payload must be bytes-like, not {type(value).__name__}"
+            ) from None
+    if len(value) > MAX_PAYLOAD_BYTES:
+        raise InvalidRequest(
+            f"payload of {len(value)} bytes: at most {MAX_PAYLOAD_BYTES} (64 MiB) are allowed"
+        )
+    return value

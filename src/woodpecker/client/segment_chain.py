@@ -1,0 +1,315 @@
+"""The writer's side of the chain of segments: open, fill, roll, close; every step one CAS.
+
+Holds no rule: ``core/rolling.py`` says when, ``core/transitions.py`` what may be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from woodpecker.client.environment import Environment
+from woodpecker.client.takeover import TakenOver
+from woodpecker.codec.block import PackedBlock, pack
+from woodpecker.core.batcher import Draft
+from woodpecker.core.commands import CloseSegment, OpenSegment
+from woodpecker.core.ids import Kind, State
+from woodpecker.core.manifest import End, Manifest, Options, Segment
+from woodpecker.core.register import Register
+from woodpecker.core.rolling import is_due, is_overgrown, should_prepare
+from woodpecker.errors import Fenced
+from woodpecker.observability.names import Counter
+from woodpecker.segments.base import SegmentWriter
+
+DEFAULT_CUT_BYTES = 4 << 20  # until a segment says its own
+
+
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """The segment being written."""
+
+    segment: Segment
+    writer: SegmentWriter
+    prev_digest: bytes
+    opened_ms: float
+    blocks: int = 0
+    bytes: int = 0
+    next_seq: int = 0
+    first_timestamp_us: int = 0
+    last_timestamp_us: int = 0
+    has_facts: bool = False
+
+
+class SegmentChain:
+    """Segments of one writer, one after the other."""
+
+    def __init__(self, env: Environment, name: str, taken: TakenOver) -> None:
+        self.owner = taken.owner
+        self._env = env
+        self._name = name
+        self._manifest = taken.manifest
+        self._register = taken.register
+        self._open: _Open | None = None
+        self._ahead: tuple[Segment, SegmentWriter] | None = None  # ready for the next roll
+        self._owner_read: asyncio.Task[bool] | None = None
+
+    @property
+    def options(self) -> Options:
+        """The log's options as last read; they count from the next segment on."""
+        return self._manifest.options
+
+    @property
+    def current(self) -> SegmentWriter | None:
+        """The open end, or None: a segment is opened when something waits."""
+        return None if self._open is None else self._open.writer
+
+    @property
+    def cut_bytes(self) -> int:
+        """Target size of a block now."""
+        return DEFAULT_CUT_BYTES if self._open is None else self._open.writer.cut_bytes
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the open segment, or of the next one."""
+        return self.options.mode if self._open is None else self._open.segment.kind
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the open segment has any block."""
+        return self._open is not None and self._open.blocks > 0
+
+    # --- writing ---
+
+    def reserve(self, size_bytes: int) -> None:
+        """Room for ``size_bytes`` more than is submitted. Raises: NotWritten."""
+        if self._open is not None:
+            self._open.writer.reserve(size_bytes)
+
+    def pack(self, draft: Draft, *, base_timestamp_us: int, lac: int) -> PackedBlock:
+        """Make the next block of the open segment."""
+        at = self._open
+        assert at is not None
+        return pack(
+            draft,
+            log_id=self.owner.log_id,
+            segment_id=at.segment.id,
+            epoch=self.owner.epoch,
+            number=at.blocks,
+            prev_digest=at.prev_digest,
+            base_timestamp_us=base_timestamp_us,
+            lac=lac,
+            compression=self.options.compression,
+            facts_before=at.has_facts,
+            allocate=at.writer.allocate,
+        )
+
+    def submit(self, block: PackedBlock) -> asyncio.Future[None]:
+        """Hand the block to the segment; it counts as its last block from here on."""
+        at, header = self._open, block.header
+        assert at is not None
+        if at.blocks == 0:
+            at.first_timestamp_us = header.base_timestamp_us
+        at.blocks += 1
+        at.bytes += header.size_bytes
+        at.prev_digest = header.digest
+        at.next_seq = header.end_seq
+        at.last_timestamp_us = block.last_timestamp_us
+        at.has_facts = at.has_facts or header.has_facts
+        return at.writer.submit(block)
+
+    # --- rolling ---
+
+    def age_left_ms(self) -> float:
+        """Until the open segment is old enough to be closed."""
+        assert self._open is not None
+        age_ms = self._env.runtime.monotonic_ms() - self._open.opened_ms
+        return self.options.segment_max_age_s * 1000 - age_ms
+
+    def is_roll_due(self) -> bool:
+        """Whether the open segment is big or old enough."""
+        at = self._open
+        return at is not None and is_due(
+            self.options,
+            size_bytes=at.bytes,
+            blocks=at.blocks,
+            age_ms=self._env.runtime.monotonic_ms() - at.opened_ms,
+        )
+
+    def is_overgrown(self) -> bool:
+        """Whether it has grown past what may wait for the metadata store."""
+        at = self._open
+        return at is not None and is_overgrown(
+            self.options, size_bytes=at.bytes, blocks=at.blocks
+        )
+
+    def should_prepare(self) -> bool:
+        """Whether it is time to make the next segment ready."""
+        at = self._open
+        return (
+            at is not None
+            and self._ahead is None
+            and should_prepare(self.options, size_bytes=at.bytes, blocks=at.blocks)
+        )
+
+    async def prepare(self) -> None:
+        """Read the manifest and make the next segment ready; nothing names it yet.
+
+        That the manifest answers, and is ours, is what makes it safe to choose an end soon.
+        Raises: Unavailable, NotWritten: try again later. Fenced: not ours any more.
+        """
+        manifest = await self._read()
+        if not manifest.owned_by(self.owner.log_id, self.owner.epoch, self.owner.token):
+            raise Fenced(
+                f"log {self._name!r}: epoch {manifest.epoch} owns it now", outcome="not_written"
+            )
+        self._manifest = manifest
+        await self._forget_ahead()
+        segment = Segment(
+            id=manifest.next_segment_id,
+            kind=manifest.options.mode,
+            state=State.OPEN,
+            epoch=self.owner.epoch,
+            token=self.owner.token,
+            base_seq=manifest.next_seq,
+            prev_digest=manifest.digest,
+            storage=manifest.storage,
+            opened_at_ms=self._env.runtime.now_us() // 1000,
+        )
+        place, writer = await self._env.store_of(manifest, segment).prepare(
+            self.owner.log_id,
+            segment,
+            read_manifest=self._read,
+            timeout_ms=manifest.options.append_timeout_ms,
+        )
+        self._ahead = (replace(segment, place=place), writer)
+
+    async def open_next(self) -> None:
+        """Prepare and open a segment where none is open.
+
+        Raises: as ``prepare``; OutcomeUnknown: the CAS was not answered.
+        """
+        await self.prepare()
+        assert self._ahead is not None
+        segment, writer = self._ahead
+        command = OpenSegment(owner=self.owner, segment=segment)
+        self._manifest = await self._env.catalog.change(
+            self._name, command, timeout_ms=self.options.append_timeout_ms
+        )
+        self._ahead = None
+        self._begin(segment, writer)
+
+    async def roll(self, register: Register) -> None:
+        """Close at what was sent, all of it acknowledged, and open the segment made ready.
+
+        From here on nothing is sent in the old segment, whatever becomes of the CAS.
+        """
+        assert self._ahead is not None
+        ahead, writer = self._ahead
+        closing, end = await self._finish()
+        following = replace(ahead, base_seq=end.seq, prev_digest=end.digest)
+        self._ahead = None
+        await self._close_cas(closing, end, register, following)
+        self._env.observer.count(Counter.ROLLS, kind=str(closing.segment.kind))
+        self._begin(following, writer)
+
+    async def close_open(self, register: Register) -> None:
+        """Live close without opening another."""
+        closing, end = await self._finish()
+        await self._close_cas(closing, end, register, None)
+
+    async def close(self, register: Register, *, clean: bool) -> None:
+        """Let everything go; with ``clean`` the open segment is closed first."""
+        try:
+            if clean and self._open is not None and self._open.blocks:
+                await self.close_open(register)
+        finally:
+            await self._forget_ahead()
+            if self._open is not None:
+                at, self._open = self._open, None
+                await at.writer.abandon()
+
+    async def _finish(self) -> tuple[_Open, End]:
+        at = self._open
+        assert at is not None and at.blocks
+        end = End(block=at.blocks - 1, seq=at.next_seq, digest=at.prev_digest.hex())
+        await at.writer.finish(end)
+        self._open = None
+        return at, end
+
+    async def _close_cas(
+        self, at: _Open, end: End, register: Register, following: Segment | None
+    ) -> None:
+        history = self._env.history(self._manifest)
+        inline, key = await history.store_register(self.owner.log_id, register)
+        self._manifest = await self._env.catalog.change(
+            self._name,
+            CloseSegment(
+                owner=self.owner,
+                segment_id=at.segment.id,
+                end=end,
+                bytes=at.bytes,
+                first_timestamp_us=at.first_timestamp_us,
+                last_timestamp_us=at.last_timestamp_us,
+                now_ms=self._env.runtime.now_us() // 1000,
+                register=inline,
+                register_key=key,
+                ended=register.ended,
+                next=following,
+            ),
+            timeout_ms=self.options.append_timeout_ms,
+        )
+        self._env.hub.moved(self.owner.log_id)
+        self._env.hub.work(self._name)
+
+    def _begin(self, segment: Segment, writer: SegmentWriter) -> None:
+        self._open = _Open(
+            segment=segment,
+            writer=writer,
+            prev_digest=bytes.fromhex(segment.prev_digest),
+            opened_ms=self._env.runtime.monotonic_ms(),
+            next_seq=segment.base_seq,
+        )
+        self._env.hub.moved(self.owner.log_id)
+
+    async def _forget_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            await ahead[1].abandon()
+
+    # --- reading the manifest ---
+
+    async def _read(self) -> Manifest:
+        """Linearizable; a tombstone too, for it means fenced."""
+        manifest = (await self._env.catalog.load(self._name)).manifest
+        if manifest is None:
+            raise Fenced(f"log {self._name!r} was deleted", outcome="unknown")
+        return manifest
+
+    async def still_owner(self) -> bool:
+        """See ``LogWriter.still_owner``: a read that began before the call does not count."""
+        under_way = self._owner_read
+        if under_way is not None and not under_way.done():
+            await asyncio.wait([under_way])
+        if self._owner_read is under_way:
+            self._owner_read = self._env.runtime.spawn(self._owns(), "still_owner")
+        assert self._owner_read is not None
+        return await asyncio.shield(self._owner_read)
+
+    async def _owns(self) -> bool:
+        owner = self.owner
+        try:
+            return (await self._read()).owned_by(owner.log_id, owner.epoch, owner.token)
+        except Fenced:
+            return False
+
+    async def find(self, segment_id: int, seq: int) -> Segment | None:
+        """A segment of this incarnation of the log as the manifest shows it now, or None."""
+        manifest = (await self._env.catalog.load(self._name)).manifest
+        if manifest is None or manifest.is_tombstone or manifest.log_id != self.owner.log_id:
+            return None
+        async for segment in self._env.segments(manifest, from_seq=seq):
+            if segment.id == segment_id:
+                return segment
+        return None
+
+

@@ -1,0 +1,180 @@
+"""Reader of a segment of kind ``object`` while it is OPEN or CLOSED: only the contiguous prefix counts.
+
+A mark, or a missing block, is never an answer by itself: reading stops there and the caller reads the
+manifest. In the writer's own process the newest blocks come from memory (``object_tail.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from woodpecker.codec import endmark, keys
+from woodpecker.codec.block import HEADER_BYTES, Block, BlockHeader, parse_header
+from woodpecker.errors import Corrupt, NotFound
+from woodpecker.runtime.runtime import Runtime
+from woodpecker.segments.base import SegmentRef
+from woodpecker.segments.object_tail import ObjectTail
+from woodpecker.segments.prefetch import in_order
+from woodpecker.storage.base import ObjectStore
+
+PREFETCH_BLOCKS = 8
+FIRST_LOOK_MS, LAST_LOOK_MS = 20.0, 1_000.0
+
+
+class ObjectSource:
+    """BlockSource over numbered block objects."""
+
+    def __init__(
+        self, objects: ObjectStore, runtime: Runtime, ref: SegmentRef, tail: ObjectTail | None
+    ) -> None:
+        self._objects = objects
+        self._runtime = runtime
+        self._ref = ref
+        self._tail = tail
+        self._end = ref.segment.end
+        self._next = 0  # where the last reading stopped: block number
+        self._next_seq = ref.segment.base_seq
+
+    async def blocks(self, seq: int) -> AsyncIterator[Block]:
+        """See the port."""
+        first = await self._locate(seq)
+        count = await self._count(first)
+        fetches = (self._fetch(number) for number in range(first, count))
+        async for block in in_order(fetches, PREFETCH_BLOCKS):
+            if block is None:
+                if self._end is not None:
+                    raise NotFound(f"{self._where()}: a block of the closed segment is gone")
+                return
+            self._next, self._next_seq = block.header.number + 1, block.header.end_seq
+            yield block
+
+    async def visible_end(self) -> int:
+        """See the port."""
+        if self._end is not None:
+            return self._end.seq
+        if self._tail is not None and self._tail.count:
+            return self._tail.end_seq
+        count = await self._count(self._next)
+        if count == 0:
+            return self._ref.segment.base_seq
+        header = await self._header(count - 1)
+        return header.end_seq if header is not None else self._next_seq
+
+    async def wait_visible(self, seq: int, timeout_ms: int) -> None:
+        """See the port. Without a writer in this process: looks at the next key, ever more rarely."""
+        if self._tail is not None:
+            await self._wait_tail(self._tail, seq, timeout_ms)
+            return
+        until = self._runtime.monotonic_ms() + timeout_ms
+        pause = FIRST_LOOK_MS
+        while self._runtime.monotonic_ms() < until:
+            if await self._objects.head(self._key(self._next)) is not None:
+                return
+            await self._runtime.sleep_ms(min(pause, until - self._runtime.monotonic_ms()))
+            pause = min(pause * 1.5, LAST_LOOK_MS)
+
+    async def _wait_tail(self, tail: ObjectTail, seq: int, timeout_ms: int) -> None:
+        if (tail.count and tail.end_seq > seq) or tail.is_closed:
+            return
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await tail.moved()
+        except TimeoutError:
+            return
+
+    async def seq_at(self, timestamp_us: int) -> int:
+        """See the port: by bisection over block headers, then inside the block."""
+        low, high = 0, await self._count(0)
+        while low < high:
+            middle = (low + high) // 2
+            block = await self._fetch(middle)
+            if block is None:
+                high = middle
+            elif block.last_timestamp_us < timestamp_us:
+                low = middle + 1
+            else:
+                high = middle
+        block = await self._fetch(low)
+        if block is None:
+            return await self.visible_end()
+        for index in range(block.count):
+            if block.timestamp_of(index) >= timestamp_us:
+                return block.header.base_seq + index
+        return block.header.end_seq
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    # --- finding blocks ---
+
+    async def _locate(self, seq: int) -> int:
+        """Number of the block holding ``seq``; of zero-entry blocks before it, the first after it."""
+        if seq == self._next_seq:
+            return self._next
+        if seq <= self._ref.segment.base_seq:
+            return 0
+        low, high = 0, await self._count(0)  # the last block whose base_seq is <= seq
+        while high - low > 1:
+            middle = (low + high) // 2
+            header = await self._header(middle)
+            if header is None or header.base_seq > seq:
+                high = middle
+            else:
+                low = middle
+        return low
+
+    async def _count(self, known: int) -> int:
+        """Blocks of the contiguous prefix, of which [0, known) are known to exist."""
+        if self._end is not None:
+            return self._end.block + 1
+        if self._tail is not None and not self._tail.is_closed:
+            return self._tail.count
+        prefix = keys.segment_prefix(self._ref.log_id, self._ref.segment.id)
+        start_after = self._key(known - 1) if known else ""
+        count = known
+        async for page in self._objects.list(prefix, start_after=start_after):
+            for info in page:
+                is_next = keys.parse_block(info.key)[2] == count
+                if not is_next or endmark.is_mark_size(info.size):
+                    return count
+                count += 1
+        return count
+
+    async def _header(self, number: int) -> BlockHeader | None:
+        try:
+            data, info = await self._objects.get(self._key(number), start=0, length=HEADER_BYTES)
+        except NotFound:
+            return None
+        if endmark.is_mark_size(info.size):
+            return None
+        return parse_header(data, where=f"{self._objects.url}/{self._key(number)}")
+
+    async def _fetch(self, number: int) -> Block | None:
+        """The verified block, or None for a mark or a hole."""
+        recent = self._tail.recent(number) if self._tail is not None else None
+        where = f"{self._objects.url}/{self._key(number)}"
+        if recent is not None:
+            return Block.parse(recent, where=where)
+        try:
+            data, info = await self._objects.get(self._key(number))
+        except NotFound:
+            return None
+        if endmark.is_mark_size(info.size):
+            return None
+        block = Block.parse(data, where=where)
+        header, segment = block.header, self._ref.segment
+        if (header.log_id, header.segment_id, header.epoch, header.number) != (
+            self._ref.log_id,
+            segment.id,
+            segment.epoch,
+            number,
+        ):
+            raise Corrupt(f"{where}: a block of another place lies here", where=where)
+        return block
+
+    def _key(self, number: int) -> str:
+        return keys.block(self._ref.log_id, self._ref.segment.id, number)
+
+    def _where(self) -> str:
+        return f"{self._objects.url}: log {self._ref.log_id}, segment {self._ref.segment.id}"
