@@ -8,6 +8,7 @@ runs over small entries when a block is packed (``packing.py``) or read.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from itertools import accumulate, pairwise
 
 from woodpecker.codec import columns
@@ -173,6 +174,13 @@ class Block:
     def last_timestamp_us(self) -> int:
         """Time of the last entry."""
         return self.timestamp_of(-1)
+
+    def index_at(self, timestamp_us: int) -> int:
+        """Index of the first entry of that time or later; ``count`` if there is none."""
+        timestamps = self.timestamps
+        if timestamps is not None:
+            return bisect_left(timestamps, timestamp_us)
+        return 0 if self.header.base_timestamp_us >= timestamp_us else self.count
 
     @property
     def headers(self) -> list[Headers] | None:

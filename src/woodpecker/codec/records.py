@@ -54,6 +54,7 @@ class Cursor:
     """A named place in a log. ``position`` is the first seq not yet done with.
 
     ``generation`` is the caller's fencing number, ``nonce`` is new for every write, ``data`` is opaque.
+    ``deleted``: the cursor is gone; the record stays where the store cannot remove it conditionally.
     """
 
     position: int
@@ -61,6 +62,7 @@ class Cursor:
     nonce: str = ""
     data: bytes = b""
     updated_at_ms: int = 0
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +110,16 @@ def encode_page(items: Sequence[PageItem]) -> bytes:
         segments=tuple(item for item in items if isinstance(item, Segment)),
         pages=tuple(item for item in items if isinstance(item, PageRef)),
     )
-    if page.segments and page.pages:
-        raise InvalidRequest("a page holds either segments or references to pages")
+    if bool(page.segments) == bool(page.pages):
+        raise InvalidRequest("a page holds either segments or references to pages, at least one")
     return _encode("page", msgspec.to_builtins(page), MAX_PAGE_BYTES)
 
 
 def decode_page(data: Buffer, *, where: str = "page") -> tuple[PageItem, ...]:
     """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
     page = _decode("page", data, _Page, MAX_PAGE_BYTES, where)
+    if bool(page.segments) == bool(page.pages):
+        raise Corrupt(f"{where}: a page of nothing, or of segments and pages", where=where)
     return (*page.segments, *page.pages)
 
 
@@ -162,7 +166,7 @@ def _encode(kind: str, plain: object, limit_bytes: int) -> bytes:
     """The envelope round a value that JSON can hold."""
     try:
         value = msgspec.json.encode(plain)
-    except (OverflowError, UnicodeEncodeError) as error:
+    except UnicodeEncodeError as error:
         raise InvalidRequest(f"this {kind} cannot be written as JSON: {error}") from error
     head = f'{{"woodpecker":"{kind}","format":{_FORMATS[kind]},"digest":"'.encode()
     digest = xxh3_128_hexdigest(head + value).encode()
