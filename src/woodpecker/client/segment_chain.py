@@ -240,7 +240,7 @@ class SegmentChain:
         self, at: _Open, end: End, register: Register, following: Segment | None
     ) -> None:
         history = self._env.history(self._manifest)
-        inline, key = await history.store_register(self.owner.log_id, register)
+        inline, key = await history.store_register(self.owner.log_id, at.segment.id, register)
         self._manifest = await self._env.catalog.change(
             self._name,
             CloseSegment(

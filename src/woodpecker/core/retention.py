@@ -95,7 +95,7 @@ def has_work(manifest: Manifest) -> bool:
     return bool(
         any(segment.end is not None and segment.sealed is None for segment in manifest.segments)
         or droppable(manifest)
-        or any(page.end_seq <= manifest.trim_point for page in manifest.pages[:1])
+        or (manifest.pages and manifest.anchor.seq < manifest.trim_point)
         or manifest.trim_pending is not None
         or options.retention_age_s is not None
         or options.retention_bytes is not None

@@ -29,27 +29,31 @@ class History:
         self._runtime = runtime
         self._pages: OrderedDict[str, tuple[Segment | PageRef, ...]] = OrderedDict()
 
-    async def segments(self, manifest: Manifest, *, from_seq: int = 0) -> AsyncIterator[Segment]:
-        """Kept segments that end above ``from_seq`` (zero-entry ones at it included), in order.
+    async def segments(
+        self, manifest: Manifest, *, from_seq: int = 0, from_us: int = 0
+    ) -> AsyncIterator[Segment]:
+        """Kept segments that end at or above ``from_seq`` and ``from_us``, in order; an OPEN one always.
 
         Raises: NotFound: a page is gone, read the manifest again. Corrupt, Unavailable.
         """
-        for page in manifest.pages:
-            if page.end_seq >= from_seq:
-                async for segment in self._paged(page, manifest.anchor.first_segment, from_seq):
-                    yield segment
-        for segment in manifest.segments:
-            if segment.end is None or segment.end.seq >= from_seq:
+        for item in (*manifest.pages, *manifest.segments):
+            async for segment in self._from(item, manifest.anchor.first_segment, from_seq, from_us):
                 yield segment
 
-    async def _paged(self, page: PageRef, first: int, from_seq: int) -> AsyncIterator[Segment]:
-        for item in await self._load(page):
-            if isinstance(item, PageRef):
-                if item.last_segment >= first and item.end_seq >= from_seq:
-                    async for segment in self._paged(item, first, from_seq):
-                        yield segment
-            elif item.id >= first and item.end is not None and item.end.seq >= from_seq:
-                yield item
+    async def _from(
+        self, item: Segment | PageRef, first: int, from_seq: int, from_us: int
+    ) -> AsyncIterator[Segment]:
+        last_id = item.last_segment if isinstance(item, PageRef) else item.id
+        is_open = isinstance(item, Segment) and item.end is None
+        reaches = is_open or (_end_seq(item) >= from_seq and item.last_timestamp_us >= from_us)
+        if last_id < first or not reaches:
+            return
+        if isinstance(item, Segment):
+            yield item
+            return
+        for part in await self._load(item):
+            async for segment in self._from(part, first, from_seq, from_us):
+                yield segment
 
     async def _load(self, page: PageRef) -> tuple[Segment | PageRef, ...]:
         if page.key in self._pages:
@@ -64,6 +68,16 @@ class History:
         while len(self._pages) > CACHED_PAGES:
             self._pages.popitem(last=False)
         return items
+
+    async def inner_pages(self, manifest: Manifest) -> AsyncIterator[PageRef]:
+        """References that lie inside pages (not those in the manifest itself). Raises: as above."""
+        todo = [page for page in manifest.pages if page.level > 0]
+        while todo:
+            for item in await self._load(todo.pop()):
+                if isinstance(item, PageRef):
+                    yield item
+                    if item.level > 0:
+                        todo.append(item)
 
     async def store_page(
         self, log_id: str, level: int, items: tuple[Segment | PageRef, ...]
