@@ -30,6 +30,16 @@ class Places(Protocol):
     def segments(self, kind: Kind, storage: str) -> SegmentStore:
         """The store of segments of ``kind`` whose sealed objects go to ``storage``."""
 
+    @property
+    def default_kind(self) -> Kind:
+        """Kind of new logs, following the store's URL."""
+
+    def check_kind(self, kind: Kind, storage: str) -> None:
+        """Raises: InvalidRequest: segments of ``kind`` cannot be kept for ``storage`` here."""
+
+    async def admit(self, storage: str) -> str:
+        """Check another storage for a log (reachable, fences); return its URL without secrets."""
+
 
 class Hub:
     """Wakes this process's readers and workers when a log's manifest or tail moves."""
@@ -65,6 +75,7 @@ class Environment:
     catalog: Catalog
     places: Places
     read_only: bool = False
+    is_closed: bool = False
     hub: Hub = field(default_factory=Hub)
 
     def history(self, manifest: Manifest) -> History:

@@ -91,7 +91,7 @@ async def close_open_segment(
     register = fold(register, found.facts)
     closed = await close_at(env, name, manifest, owner, found, register)
     env.observer.event(
-        Event.SEGMENT_RECOVERED, log=name, segment=segment.id, next_seq=closed.next_seq
+        Event.SEGMENT_RECOVERED, log=name, segment=segment.id, end_seq=closed.next_seq
     )
     return closed, register
 

@@ -1,0 +1,314 @@
+"""Composition root: from URLs and settings to a client. The one place that picks adapters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from woodpecker.client.client import Client
+from woodpecker.client.environment import Environment
+from woodpecker.core.ids import Kind
+from woodpecker.errors import InvalidRequest, NotFound
+from woodpecker.filesystems import is_network
+from woodpecker.metadata.base import MetadataStore
+from woodpecker.metadata.catalog import Catalog
+from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
+from woodpecker.metadata.objects import ObjectMetadata
+from woodpecker.metadata.sqlite import SqliteMetadata
+from woodpecker.observability.base import SILENT, Observer
+from woodpecker.runtime.runtime import Runtime, SystemRuntime
+from woodpecker.segments.base import SegmentStore
+from woodpecker.segments.file import FileSegments
+from woodpecker.segments.object import ObjectSegments
+from woodpecker.storage.base import ObjectStore
+from woodpecker.storage.cloud import CloudObjectStore
+from woodpecker.storage.local import LocalObjectStore
+from woodpecker.storage.memory import MemoryObjectStore
+from woodpecker.storage.url import OptionValue, StoreSettings, parse_store_url
+from woodpecker.store_marker import check_store
+
+SQLITE_FILE, OBJECTS_DIR, BUFFER_DIR = "metadata.sqlite", "objects", "buffer"
+_OWN_ENTRIES = {OBJECTS_DIR, BUFFER_DIR, SQLITE_FILE, SQLITE_FILE + "-wal", SQLITE_FILE + "-shm"}
+
+_shared_memory: dict[str, tuple[MemoryObjectStore, MemoryRecords]] = {}
+
+
+def connect(
+    url: str | os.PathLike[str],
+    *,
+    metadata: str | None = None,
+    buffer: str | None = None,
+    read_only: bool = False,
+    background: bool = True,
+    observer: Observer = SILENT,
+    runtime: Runtime | None = None,
+    **options: OptionValue,
+) -> Client:
+    """Connect to a store; ``async with`` the result.
+
+    Args:
+        url: ``file:///dir``, ``s3://bucket/prefix``, ``gs://``, ``az://``, ``memory://[name]``, or a
+            path. Options may stand in its query: ``s3://b/p?endpoint=...&region=...``.
+        metadata: ``etcd://h1:2379,h2:2379/prefix``; default: SQLite in a local directory, conditional
+            writes in a bucket or on a network file system.
+        buffer: ``file:///fast/dir``: logs of a bucket keep their open segments there (kind ``file``).
+        read_only: never write anything, not even metadata.
+        background: run sealing, retention and garbage collection while the client is open.
+        observer: takes metrics and traces (``woodpecker.observability``); silent by default.
+        options: options of the storage URL by name; they win over its query.
+    Raises:
+        InvalidRequest: unknown scheme or option, contradictory settings. On opening also: not a store,
+        written by a newer version, two stores with one root, credentials refused; NotFound: no such
+        bucket, or no store there and ``read_only``; Unavailable.
+    """
+    text = _as_url(url)
+    if text.startswith("wp://"):
+        raise InvalidRequest("wp:// needs LogStore nodes, which this version does not have yet")
+    settings = parse_store_url(text, **options)
+    parts = _Parts(
+        settings=settings,
+        metadata=metadata,
+        buffer=buffer,
+        read_only=read_only,
+        observer=observer,
+        runtime=runtime or SystemRuntime(),
+        options=options,
+    )
+    return Client(parts.open, parts.close, background=background)
+
+
+def _as_url(url: str | os.PathLike[str]) -> str:
+    text = os.fspath(url)
+    if "://" in text:
+        return text
+    return Path(text).expanduser().absolute().as_uri()
+
+
+class _Parts:
+    """The adapters of one client: made when it is opened, closed with it."""
+
+    def __init__(
+        self,
+        *,
+        settings: StoreSettings,
+        metadata: str | None,
+        buffer: str | None,
+        read_only: bool,
+        observer: Observer,
+        runtime: Runtime,
+        options: Mapping[str, OptionValue],
+    ) -> None:
+        self._settings = settings
+        self._metadata_url = metadata
+        self._buffer = None if buffer is None else _buffer_directory(buffer)
+        self._read_only = read_only
+        self._observer = observer
+        self._runtime = runtime
+        self._options = options
+        self._objects: dict[str, ObjectStore] = {}
+        self._segments: dict[tuple[Kind, str], SegmentStore] = {}
+        self._metadata: MetadataStore | None = None
+        self._is_network = settings.scheme == "file" and is_network(Path(settings.path))
+
+    async def open(self) -> Environment:
+        if self._settings.scheme == "file":
+            _check_directory(Path(self._settings.path), read_only=self._read_only)
+        try:
+            return await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self) -> Environment:
+        objects = self.objects("")
+        self._metadata = metadata = self._open_metadata(objects)
+        if isinstance(metadata, ObjectMetadata) and not self._read_only:
+            fault = await objects.probe("compare_and_swap")
+            if fault is not None:
+                raise InvalidRequest(
+                    f"{objects.url} cannot hold metadata: {fault}. Pass metadata='etcd://...'"
+                )
+        await check_store(
+            objects, metadata, new_id=self._runtime.token(), may_create=not self._read_only
+        )
+        return Environment(
+            url=self._settings.url,
+            runtime=self._runtime,
+            observer=self._observer,
+            catalog=Catalog(metadata, self._runtime, read_only=self._read_only),
+            places=self,
+            read_only=self._read_only,
+        )
+
+    async def close(self) -> None:
+        for segments in self._segments.values():
+            await segments.close()
+        if self._metadata is not None:
+            await self._metadata.close()
+        for objects in self._objects.values():
+            await objects.close()
+
+    # --- Places ---
+
+    @property
+    def default_kind(self) -> Kind:
+        is_file = self._buffer is not None or (
+            self._settings.scheme == "file" and not self._is_network
+        )
+        return Kind.FILE if is_file else Kind.OBJECT
+
+    def check_kind(self, kind: Kind, storage: str) -> None:
+        if kind is Kind.QUORUM:
+            raise InvalidRequest("mode 'quorum' needs LogStore nodes, which this version lacks yet")
+        if kind is Kind.FILE and self._buffer_for(storage) is None:
+            raise InvalidRequest(
+                "mode 'file' needs a local directory for open segments: pass buffer='file:///dir'"
+            )
+
+    async def admit(self, storage: str) -> str:
+        settings = parse_store_url(storage)
+        if settings.url == self._settings.url:
+            return ""
+        objects = self._open_objects(settings)
+        fault = await objects.probe("create_if_absent")
+        if fault is not None:
+            await objects.close()
+            raise InvalidRequest(f"{objects.url} cannot hold a log: {fault}")
+        if settings.url in self._objects:
+            await objects.close()
+        else:
+            self._objects[settings.url] = objects
+        return settings.url
+
+    def objects(self, storage: str) -> ObjectStore:
+        if storage not in self._objects:
+            settings = self._settings if storage == "" else parse_store_url(storage)
+            self._objects[storage] = self._open_objects(settings)
+        return self._objects[storage]
+
+    def segments(self, kind: Kind, storage: str) -> SegmentStore:
+        self.check_kind(kind, storage)
+        directory = self._buffer_for(storage)
+        place = str(directory) if kind is Kind.FILE else storage
+        if (kind, place) not in self._segments:
+            self._segments[kind, place] = (
+                FileSegments(directory, self._runtime, read_only=self._read_only)
+                if kind is Kind.FILE and directory is not None
+                else ObjectSegments(self.objects(storage), self._runtime)
+            )
+        return self._segments[kind, place]
+
+    def _buffer_for(self, storage: str) -> Path | None:
+        """Where open segments of kind file lie; one place for all storages of this client."""
+        if self._buffer is not None:
+            return self._buffer
+        if self._settings.scheme == "file" and not self._is_network:
+            return Path(self._settings.path) / BUFFER_DIR
+        settings = None if storage == "" else parse_store_url(storage)
+        if settings is not None and settings.scheme == "file":
+            return Path(settings.path) / BUFFER_DIR
+        return None
+
+    # --- adapters ---
+
+    def _open_objects(self, settings: StoreSettings) -> ObjectStore:
+        if settings.scheme == "file":
+            root = Path(settings.path) / OBJECTS_DIR
+            return LocalObjectStore(root, self._runtime, read_only=self._read_only)
+        if settings.scheme == "memory":
+            return self._shared(settings.bucket)[0]
+        return CloudObjectStore(settings, self._runtime)
+
+    def _shared(self, name: str) -> tuple[MemoryObjectStore, MemoryRecords]:
+        """``memory://`` is this client's own, ``memory://name`` everybody's in the process."""
+        if name == "":
+            return MemoryObjectStore(), MemoryRecords()
+        return _shared_memory.setdefault(name, (MemoryObjectStore(), MemoryRecords()))
+
+    def _open_metadata(self, objects: ObjectStore) -> MetadataStore:
+        if self._metadata_url is not None:
+            return _open_metadata_url(self._metadata_url, self._runtime)
+        if self._settings.scheme == "memory":
+            records = self._shared(self._settings.bucket)[1]
+            return MemoryMetadata(self._runtime, records, name=self._settings.bucket)
+        if self._settings.scheme == "file" and not self._is_network:
+            path = Path(self._settings.path) / SQLITE_FILE
+            return SqliteMetadata(path, self._runtime, read_only=self._read_only)
+        return ObjectMetadata(objects, self._runtime)
+
+
+def _open_metadata_url(url: str, runtime: Runtime) -> MetadataStore:
+    parts = urlsplit(url)
+    if parts.scheme != "etcd":
+        raise InvalidRequest(f"metadata={url!r}: use etcd://host:port,host:port/prefix")
+    try:
+        from woodpecker.metadata.etcd import EtcdMetadata  # noqa: PLC0415  an extra
+        from woodpecker.metadata.etcd_rpc import EtcdLogin, EtcdTls  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidRequest(
+            f"metadata={parts.scheme}:// needs an extra: pip install 'woodpecker-wal[etcd]' ({error})"
+        ) from error
+    query = dict(parse_qsl(parts.query))
+    unknown = set(query) - {"ca_file", "cert_file", "key_file", "timeout_ms"}
+    if unknown:
+        raise InvalidRequest(
+            f"metadata=etcd://: unknown option {sorted(unknown)[0]!r}; valid are ca_file, cert_file, "
+            "key_file, timeout_ms"
+        )
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    tls = None
+    if {"ca_file", "cert_file", "key_file"} & set(query):
+        tls = EtcdTls(
+            ca_file=query.get("ca_file"),
+            certificate_file=query.get("cert_file"),
+            key_file=query.get("key_file"),
+        )
+    user = user or os.environ.get("WOODPECKER_ETCD_USER", "")
+    password = password or os.environ.get("WOODPECKER_ETCD_PASSWORD", "")
+    return EtcdMetadata(
+        [host for host in hosts.split(",") if host],
+        parts.path.strip("/") or "woodpecker",
+        runtime,
+        tls=tls,
+        login=EtcdLogin(user=user, password=password) if user else None,
+        **({"timeout_ms": int(query["timeout_ms"])} if "timeout_ms" in query else {}),
+    )
+
+
+def _buffer_directory(buffer: str) -> Path:
+    settings = parse_store_url(_as_url(buffer))
+    if settings.scheme != "file":
+        raise InvalidRequest(f"buffer={buffer!r}: open segments need a local directory, file:///dir")
+    path = Path(settings.path)
+    if is_network(path):
+        raise InvalidRequest(
+            f"buffer={buffer!r} lies on a network or unknown file system, where locks and syncs "
+            "cannot be trusted: use a local disk"
+        )
+    return path
+
+
+def _check_directory(path: Path, *, read_only: bool) -> None:
+    """A directory that holds something else is not turned into a store."""
+    if not path.exists():
+        if read_only:
+            raise NotFound(f"there is no Woodpecker store at {path}")
+        return
+    if not path.is_dir():
+        raise InvalidRequest(f"{path} is not a directory")
+    try:
+        entries = set(os.listdir(path))
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
+    if entries and not entries & _OWN_ENTRIES:
+        raise InvalidRequest(
+            f"{path} is not a Woodpecker store and is not empty (it holds "
+            f"{sorted(entries)[0]!r}): use an empty or new directory"
+        )
+    if not read_only and not os.access(path, os.W_OK | os.X_OK):
+        raise InvalidRequest(
+            f"{path} cannot be written: check its owner and mode, or pass read_only=True"
+        )
