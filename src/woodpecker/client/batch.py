@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -22,8 +22,11 @@ class CallerColumn:
     data: bytes
 
 
-# made from ready fields, past Entry.__new__: everything below runs in C for each entry
-_entry = partial(tuple.__new__, Entry)
+# made from ready fields, past Entry.__new__: everything about an entry then runs in C
+_entry: Callable[[tuple[bytes, Headers, int, int]], Entry] = partial(
+    tuple.__new__,
+    Entry,
+)
 
 
 class Batch:
@@ -98,9 +101,10 @@ class Batch:
     def __iter__(self) -> Iterator[Entry]:
         """The entries, made one by one."""
         block = self._block
-        headers = repeat(()) if block.headers is None else self.headers
-        plain = block.timestamps is None
-        times = repeat(block.header.base_timestamp_us) if plain else self.timestamps_us
+        headers: Iterable[Headers] = repeat(()) if block.headers is None else self.headers
+        times: Iterable[int] = self.timestamps_us
+        if block.timestamps is None:
+            times = repeat(block.header.base_timestamp_us)
         seqs = range(self.first_seq, self.end_seq)
         return map(_entry, zip(self.payloads, headers, times, seqs, strict=False))
 

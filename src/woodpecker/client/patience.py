@@ -10,6 +10,7 @@ from woodpecker.runtime.runtime import Runtime
 
 PATIENCE_MS = 60_000
 LIMIT_MS = 5_000.0
+WARN_AFTER = 3  # failed tries; the first ones are often the race with a background job
 
 _log = logging.getLogger("woodpecker.reader")
 
@@ -31,7 +32,7 @@ class Patience:
 
     def success(self) -> None:
         """Something went well: start counting anew."""
-        if self._attempts:
+        if self._attempts > WARN_AFTER:
             _log.info("%s: going on after %d failed tries", self._what, self._attempts)
         self._since_ms = None
         self._attempts = 0
@@ -41,7 +42,8 @@ class Patience:
         now_ms = self._runtime.monotonic_ms()
         if self._since_ms is None:
             self._since_ms = now_ms
-            _log.warning("%s: %s; trying again", self._what, error)
+        if self._attempts == WARN_AFTER:
+            _log.warning("%s: %s; still trying", self._what, error)
         if self._bound_ms is not None and now_ms - self._since_ms >= self._bound_ms:
             raise error
         self._attempts += 1

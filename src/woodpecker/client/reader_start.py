@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from woodpecker.client.environment import Environment
 from woodpecker.client.patience import PATIENCE_MS, Patience
 from woodpecker.core.manifest import Manifest
-from woodpecker.core.reading import AtSeq, AtTime, BeforeTail, Earliest, Spot, beyond_tail
+from woodpecker.core.reading import AtSeq, AtTime, BeforeTail, Earliest, EndSpot, Spot, beyond_tail
 from woodpecker.errors import NotFound, OutOfRange, Unavailable
 
 
@@ -51,7 +51,7 @@ async def resolve_range(
     log_id: str,
     *,
     start: Spot,
-    end: AtSeq | AtTime | BeforeTail | None,
+    end: EndSpot | None,
     follow: bool,
 ) -> Range:
     """The range that a reader opened now has to read.

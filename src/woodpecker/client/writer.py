@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from woodpecker.client.entry import Entry, as_headers
+from woodpecker.client.entry import NO_TIME, Entry, as_headers
 from woodpecker.client.environment import Environment
 from woodpecker.client.queue import Pending, Queue, Result, as_payload
 from woodpecker.client.room import RoomLine
@@ -753,8 +753,8 @@ def _columns(
     if Entry not in kinds:
         return [as_payload(p) for p in entries], None, None
     items = [e if isinstance(e, Entry) else Entry(e) for e in entries]
-    headers = [as_headers(e.headers) for e in items] if any(e.headers for e in items) else None
-    stamps = [e.timestamp_us for e in items]
+    headers = [e.headers for e in items] if any(e.headers for e in items) else None
+    stamps = [None if e.timestamp_us == NO_TIME else e.timestamp_us for e in items]
     has_stamps = any(s is not None for s in stamps)
     return [as_payload(e.payload) for e in items], headers, stamps if has_stamps else None
 

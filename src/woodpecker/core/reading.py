@@ -198,6 +198,7 @@ class Earliest:
 
 
 Spot = AtSeq | BeforeTail | AtTime | Earliest
+EndSpot = AtSeq | BeforeTail | AtTime
 
 
 def parse_start(start: object) -> Spot:
@@ -221,7 +222,7 @@ def parse_start(start: object) -> Spot:
     )
 
 
-def parse_end(end: object) -> AtSeq | AtTime | BeforeTail | None:
+def parse_end(end: object) -> EndSpot | None:
     """What an ``end`` argument (exclusive) means: seq, datetime, "tail", or None.
 
     Raises: InvalidRequest.

@@ -67,12 +67,17 @@ class Catalog:
 
         Raises: NotFound: no such log (any more); and as in ``load``.
         """
-        manifest = (await self.load(name)).manifest
+        return (await self.look(name, log_id=log_id))[0]
+
+    async def look(self, name: str, *, log_id: str | None = None) -> tuple[Manifest, str | None]:
+        """As ``read``, together with the version to wait on. Raises: as ``read``."""
+        seen = await self.load(name)
+        manifest = seen.manifest
         if manifest is None or manifest.is_tombstone or manifest.deleting:
             raise NotFound(f"log {name!r} does not exist in {self.store.url}")
         if log_id is not None and manifest.log_id != log_id:
             raise NotFound(f"log {name!r} was deleted and created anew: open it again")
-        return manifest
+        return manifest, seen.version
 
     async def names(self, prefix: str = "", *, dead: bool = False) -> list[str]:
         """Names of living logs beginning with ``prefix``, sorted; with ``dead`` tombstones instead."""

@@ -36,7 +36,8 @@ class History:
 
         Raises: NotFound: a page is gone, read the manifest again. Corrupt, Unavailable.
         """
-        for item in (*manifest.pages, *manifest.segments):
+        items: tuple[PageRef | Segment, ...] = (*manifest.pages, *manifest.segments)
+        for item in items:
             async for segment in self._from(item, manifest.anchor.first_segment, from_seq, from_us):
                 yield segment
 

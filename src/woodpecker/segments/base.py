@@ -95,7 +95,9 @@ class BlockSource(Protocol):
         """Verified consecutive blocks from the one that holds ``seq``, up to what is visible now.
 
         Prefetches in the background, bounded in bytes; closing the iterator ends the prefetch.
-        Zero-entry blocks are included.
+        Zero-entry blocks are included, those at ``seq`` before the one that holds it too (for the
+        segment's base_seq: from block 0). None if ``seq`` is not visible yet. A source asked again
+        where its last iteration ended goes on behind the blocks it gave.
         Raises:
             NotFound: blocks are gone (sealed, trimmed, deleted): read the manifest again.
             Corrupt: bytes fail their checks. Unavailable: the store is away.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 from woodpecker.codec import endmark, keys
 from woodpecker.codec.block import HEADER_BYTES, Block, BlockHeader, parse_header
@@ -15,10 +16,12 @@ from woodpecker.errors import Corrupt, NotFound
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.base import SegmentRef
 from woodpecker.segments.object_tail import ObjectTail
-from woodpecker.segments.prefetch import in_order
+from woodpecker.segments.prefetch import Load, closing, in_order
 from woodpecker.storage.base import ObjectStore
 
 PREFETCH_BLOCKS = 8
+PREFETCH_BYTES = 32 << 20
+USUAL_BLOCK_BYTES = 4 << 20  # the cut size; a listing would tell the true one
 FIRST_LOOK_MS, LAST_LOOK_MS = 20.0, 1_000.0
 
 
@@ -40,14 +43,21 @@ class ObjectSource:
         """See the port."""
         first = await self._locate(seq)
         count = await self._count(first)
-        fetches = (self._fetch(number) for number in range(first, count))
-        async for block in in_order(fetches, PREFETCH_BLOCKS):
-            if block is None:
-                if self._end is not None:
-                    raise NotFound(f"{self._where()}: a block of the closed segment is gone")
-                return
-            self._next, self._next_seq = block.header.number + 1, block.header.end_seq
-            yield block
+        loads = (
+            Load(size_bytes=USUAL_BLOCK_BYTES, start=partial(self._fetch, number))
+            for number in range(first, count)
+        )
+        fetched = in_order(
+            self._runtime, loads, max_loads=PREFETCH_BLOCKS, max_bytes=PREFETCH_BYTES
+        )
+        async with closing(fetched):
+            async for block in fetched:
+                if block is None:
+                    if self._end is not None:
+                        raise NotFound(f"{self._where()}: a block of the closed segment is gone")
+                    return
+                self._next, self._next_seq = block.header.number + 1, block.header.end_seq
+                yield block
 
     async def visible_end(self) -> int:
         """See the port."""
