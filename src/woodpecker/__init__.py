@@ -1,28 +1,39 @@
-"""Woodpecker: a cloud-native write-ahead log on object storage. See README.md and docs/."""
+"""Woodpecker: a cloud-native write-ahead log on object storage. See README.md and docs/.
 
-from woodpecker.app import connect
-from woodpecker.client.batch import Batch
-from woodpecker.client.client import Client
-from woodpecker.client.cursor import Cursor
-from woodpecker.client.entry import Entry
-from woodpecker.client.log import Log
-from woodpecker.client.writer import LogWriter
-from woodpecker.errors import (
-    AlreadyExists,
-    Closed,
-    Conflict,
-    Corrupt,
-    Fenced,
-    InvalidRequest,
-    LogEnded,
-    NotFound,
-    NotWritten,
-    OutcomeUnknown,
-    OutOfRange,
-    Overloaded,
-    Unavailable,
-    WoodpeckerError,
-)
+The public names, and nothing else. They are loaded when first used, so that importing a part of the
+package (the pure core, the command line's help) does not load the whole.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from woodpecker import blocking
+    from woodpecker.app import connect
+    from woodpecker.client.batch import Batch
+    from woodpecker.client.client import Client
+    from woodpecker.client.cursor import Cursor
+    from woodpecker.client.entry import Entry
+    from woodpecker.client.log import Log
+    from woodpecker.client.writer import LogWriter
+    from woodpecker.errors import (
+        AlreadyExists,
+        Closed,
+        Conflict,
+        Corrupt,
+        Fenced,
+        InvalidRequest,
+        LogEnded,
+        NotFound,
+        NotWritten,
+        OutcomeUnknown,
+        OutOfRange,
+        Overloaded,
+        Unavailable,
+        WoodpeckerError,
+    )
 
 __version__ = "0.1.0.dev0"
 
@@ -47,5 +58,30 @@ __all__ = [
     "Overloaded",
     "Unavailable",
     "WoodpeckerError",
+    "blocking",
     "connect",
 ]
+
+_HOMES = {
+    "Batch": "woodpecker.client.batch",
+    "Client": "woodpecker.client.client",
+    "Cursor": "woodpecker.client.cursor",
+    "Entry": "woodpecker.client.entry",
+    "Log": "woodpecker.client.log",
+    "LogWriter": "woodpecker.client.writer",
+    "connect": "woodpecker.app",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "blocking":
+        return import_module("woodpecker.blocking")
+    if name not in __all__:
+        raise AttributeError(f"module 'woodpecker' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, "woodpecker.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
