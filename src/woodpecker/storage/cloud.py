@@ -3,7 +3,8 @@
 Rules, each against a measured behaviour of the SDK or of a service:
 - Conditional writes are sent once (no retries inside, no multipart); the caller reads back.
 - A buffer the SDK gets must never change: it is sent without a copy, perhaps after a cancellation.
-- Listings may ignore the start key, and directory buckets do not sort.
+- Only the three services themselves are trusted to sort listings by bytes. Compatible ones may put
+  directories first, and then skip keys behind a start key; those are listed whole and sorted here.
 - The process must live a moment after the last request, or the interpreter may crash at exit.
 """
 
@@ -16,6 +17,7 @@ import os
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -63,6 +65,7 @@ class CloudObjectStore:
         self._store = cloud_config.open_store(settings, self._env, retries=0)
         self._stream_store: cloud_config.SdkStore | None = None
         self._root = f"{settings.path}/" if settings.path else ""
+        self._sorted = cloud_config.sorts_listings(settings, self._env)
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,22 +114,25 @@ class CloudObjectStore:
     async def list(
         self, prefix: str, *, start_after: str = ""
     ) -> AsyncIterator[Sequence[ObjectInfo]]:
-        if cloud_config.is_express(self._settings):
-            everything = [info async for page in self._pages(prefix, start_after) for info in page]
-            everything.sort(key=lambda info: info.key)
-            for first in range(0, len(everything), PAGE_OBJECTS):
-                yield everything[first : first + PAGE_OBJECTS]
-            return
-        last = start_after
-        async for page in self._pages(prefix, start_after):
-            for info in page:
-                if info.key <= last:
+        if self._sorted:
+            last = start_after
+            async for page in self._pages(prefix, start_after):
+                wanted = _matching(page, prefix, start_after)
+                if wanted and not _ascending(last, wanted):
                     raise InvalidRequest(
-                        f"{self.url}: the listing is not sorted ({info.key} after {last}); "
-                        f"for a directory bucket set express=true"
+                        f"{self.url}: the listing of {prefix} is not sorted after {last}; "
+                        f"leave out sorted_listing, or set express=true for a directory bucket"
                     )
-                last = info.key
-            yield page
+                if wanted:
+                    last = wanted[-1].key
+                    yield wanted
+            return
+        found: dict[str, ObjectInfo] = {}
+        async for page in self._pages(prefix, ""):
+            found.update((info.key, info) for info in _matching(page, prefix, start_after))
+        keys = sorted(found)
+        for first in range(0, len(keys), PAGE_OBJECTS):
+            yield [found[key] for key in keys[first : first + PAGE_OBJECTS]]
 
     async def write_stream(self, key: str, parts: AsyncIterable[Buffer]) -> int:
         check_key(key)
@@ -218,7 +224,7 @@ class CloudObjectStore:
             result = await obstore.get_async(self._store, self._path(key), options=options)
             return memoryview(await result.bytes_async()), self._info(result.meta)
         except cloud_errors.SDK_ERRORS as error:
-            if cloud_errors.take_apart(error).status == 416:
+            if cloud_errors.begins_beyond_end(error):
                 return None
             raise
 
@@ -228,43 +234,29 @@ class CloudObjectStore:
             raise NotFound(f"{self.url}: no object {key}")
         return info
 
-    async def _pages(
-        self, prefix: str, start_after: str
-    ) -> AsyncIterator[builtins.list[ObjectInfo]]:
-        # the SDK takes whole path parts as prefix and calls start_after an offset
-        folder = (self._root + prefix).rpartition("/")[0]
-        last = start_after
-        stream = self._list(folder, last)
-        while True:
-            chunk = await self._next_chunk(stream, folder, last)
-            if chunk is None:
-                return
-            stream, metas = chunk
-            page = [self._info(meta) for meta in metas]
-            page = [info for info in page if info.key.startswith(prefix) and info.key > start_after]
-            if page:
-                last = max(last, page[-1].key)
-                yield page
+    async def _pages(self, prefix: str, offset: str) -> AsyncIterator[builtins.list[ObjectInfo]]:
+        """Pages as the service sends them; a listing that breaks goes on or, unsorted, starts again."""
+        folder = (self._root + prefix).rpartition("/")[0]  # the SDK takes whole path parts
+        stream = self._list_stream(folder, offset)
 
-    async def _next_chunk(
-        self, stream: AsyncIterator[Sequence[ObjectMeta]], folder: str, last: str
-    ) -> tuple[AsyncIterator[Sequence[ObjectMeta]], Sequence[ObjectMeta]] | None:
-        async def attempt() -> Sequence[ObjectMeta] | None:
+        async def next_page() -> Sequence[ObjectMeta] | None:
             nonlocal stream
             try:
                 return await anext(stream, None)
             except BaseException:
-                stream = self._list(folder, last)  # a broken stream does not go on
+                stream = self._list_stream(folder, offset)  # a broken stream does not go on
                 raise
 
-        metas = await self._retried(f"listing of {folder}/", attempt)
-        return None if metas is None else (stream, metas)
+        while (metas := await self._retried(f"listing of {folder}/", next_page)) is not None:
+            page = [self._info(meta) for meta in metas]
+            if page:
+                offset = page[-1].key if self._sorted else ""
+                yield page
 
-    def _list(self, folder: str, last: str) -> AsyncIterator[Sequence[ObjectMeta]]:
-        offset = self._root + last if last else None
-        return obstore.list(
-            self._store, folder or None, offset=offset, chunk_size=PAGE_OBJECTS
-        ).__aiter__()
+    def _list_stream(self, folder: str, offset: str) -> AsyncIterator[Sequence[ObjectMeta]]:
+        start = self._root + offset if offset else None
+        stream = obstore.list(self._store, folder or None, offset=start, chunk_size=PAGE_OBJECTS)
+        return aiter(stream)
 
     async def _delete_each(self, paths: Sequence[str]) -> None:
         async def delete_one(path: str) -> None:
@@ -324,6 +316,17 @@ class CloudObjectStore:
         if not e_tag:
             raise Unavailable(f"{self.url}: the store sent no ETag; conditional writes need one")
         return e_tag.strip('"')  # listings of some services leave the quotes out
+
+
+def _matching(
+    page: Sequence[ObjectInfo], prefix: str, start_after: str
+) -> builtins.list[ObjectInfo]:
+    return [info for info in page if info.key.startswith(prefix) and info.key > start_after]
+
+
+def _ascending(last: str, page: Sequence[ObjectInfo]) -> bool:
+    keys = [last, *(info.key for info in page)]
+    return all(one < two for one, two in pairwise(keys))
 
 
 def frozen(data: Buffer) -> bytes | memoryview:

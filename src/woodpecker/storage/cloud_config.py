@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SdkStore = S3Store | GCSStore | AzureStore
 
+_S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
 STREAM_RETRIES = 5
 STREAM_RETRY_TIMEOUT_S = 60
 
@@ -52,6 +54,17 @@ def is_express(settings: StoreSettings) -> bool:
     return settings.express or (settings.scheme == "s3" and settings.bucket.endswith("--x-s3"))
 
 
+def sorts_listings(settings: StoreSettings, env: Mapping[str, str]) -> bool:
+    """True if listings come sorted by the bytes of the keys.
+
+    The services promise it; compatible ones often sort directories first, unless the user knows better.
+    """
+    compatible = settings.endpoint or any(
+        settings.scheme == "s3" and env.get(name) for name in _S3_ENDPOINTS
+    )
+    return not is_express(settings) and (settings.sorted_listing or not compatible)
+
+
 def is_loopback(endpoint: str) -> bool:
     """True if the URL's host is this machine."""
     host = urlsplit(endpoint).hostname or ""
@@ -66,9 +79,8 @@ def is_loopback(endpoint: str) -> bool:
 def _s3(settings: StoreSettings, env: Mapping[str, str], retry_config: RetryConfig) -> S3Store:
     profile = _profile(settings, env)
     endpoint = _first(
-        settings.endpoint, env.get("AWS_ENDPOINT_URL_S3"), env.get("AWS_ENDPOINT_URL"),
-        env.get("AWS_ENDPOINT"), profile.endpoint,
-    )  # fmt: skip
+        settings.endpoint, *(env.get(name) for name in _S3_ENDPOINTS), profile.endpoint
+    )
     region = _first(
         settings.region, env.get("AWS_REGION"), env.get("AWS_DEFAULT_REGION"), profile.region
     )

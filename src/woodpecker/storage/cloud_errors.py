@@ -103,6 +103,12 @@ def take_apart(error: BaseException) -> Failure:
     )
 
 
+def begins_beyond_end(error: BaseException) -> bool:
+    """True if a range was asked for that begins at or behind the object's end."""
+    text = str(error)
+    return take_apart(error).status == 416 or "StartTooLarge" in text
+
+
 def map_refusal(
     error: BaseException, failure: Failure, settings: StoreSettings
 ) -> WoodpeckerError | None:

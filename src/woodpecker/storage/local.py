@@ -129,6 +129,7 @@ class LocalObjectStore:
         return size
 
     async def delete(self, keys: Sequence[str]) -> None:
+        self._pool.check_open()
         paths = {key: self._path(key) for key in keys}
         plain = [path for key, path in paths.items() if not is_record(key)]
         if plain:

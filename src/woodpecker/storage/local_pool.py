@@ -18,7 +18,7 @@ _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]
 class ThreadPool:
     """Runs functions in its own daemon threads, started one by one as they are needed.
 
-    Concurrency: ``run`` from event loops; each result goes back to the loop that asked.
+    Concurrency: ``run`` and ``close`` on one event loop.
     """
 
     def __init__(self, name: str, threads_max: int) -> None:
@@ -37,8 +37,7 @@ class ThreadPool:
         Raises:
             Closed: after ``close``; and whatever ``work`` raises.
         """
-        if self._closed:
-            raise Closed(f"{self._name} is closed; open a new store")
+        self.check_open()
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
         self._unfinished += 1
@@ -47,6 +46,11 @@ class ThreadPool:
             self._start_thread()
         self._queue.put((loop, result, work))
         return await result
+
+    def check_open(self) -> None:
+        """Raises: Closed, after ``close``."""
+        if self._closed:
+            raise Closed(f"{self._name} is closed; open a new store")
 
     async def close(self) -> None:
         """Refuse new work, wait until all handed over has ended, end the threads."""

@@ -14,14 +14,17 @@ def check_key(key: str) -> str:
     """Return ``key`` if it is a legal object key.
 
     Raises:
-        InvalidRequest: empty, too long, not printable ASCII, or with an empty, ``.`` or ``..`` part.
+        InvalidRequest: empty, too long, not printable ASCII, with a backslash (some services
+            take it for a slash), or with an empty, ``.`` or ``..`` part.
     """
     if not key or len(key) > KEY_MAX_BYTES:
         raise InvalidRequest(
             f"object key of {len(key)} characters: 1 to {KEY_MAX_BYTES} are allowed"
         )
-    if not (key.isascii() and key.isprintable()):
-        raise InvalidRequest(f"object key {key!r}: only printable ASCII is allowed")
+    if not (key.isascii() and key.isprintable()) or "\\" in key:
+        raise InvalidRequest(
+            f"object key {key!r}: only printable ASCII without backslash is allowed"
+        )
     if any(part in ("", ".", "..") for part in key.split("/")):
         raise InvalidRequest(
             f"object key {key!r}: parts between '/' must not be empty, '.' or '..'"

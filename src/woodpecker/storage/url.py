@@ -22,7 +22,7 @@ OptionValue = str | int | bool
 
 _CLOUD = (
     "endpoint", "allow_http", "ca_file", "anonymous", "storage_class", "timeout_ms",
-    "connect_timeout_ms",
+    "sorted_listing", "connect_timeout_ms",
 )  # fmt: skip
 OPTIONS: Mapping[Scheme, tuple[str, ...]] = {
     "file": (),
@@ -54,6 +54,7 @@ class StoreSettings:
     virtual_host: bool = False  # bucket in the host name instead of the path
     express: bool = False  # S3 Express One Zone; implied by a bucket name ending in --x-s3
     kms_key_id: str = ""  # encrypt with this KMS key (SSE-KMS)
+    sorted_listing: bool = False  # trust a compatible service to list by bytes (no effect on AWS)
     quoted_etags: bool = True  # False for Ceph, which compares If-Match without quotes
     profile: str = ""  # section of the AWS credentials and config files
     access_key_id: str = ""

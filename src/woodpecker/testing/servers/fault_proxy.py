@@ -7,6 +7,7 @@ memory.
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -162,7 +163,11 @@ class FaultProxy:
         url = URL(self.target + request.raw_path, encoded=True)
         try:
             async with self._session.request(
-                request.method, url, headers=headers, data=body or None, allow_redirects=False
+                request.method,
+                url,
+                headers=headers,
+                data=io.BytesIO(body) if body else None,
+                allow_redirects=False,
             ) as reply:
                 return _copy(request, reply, await reply.read())
         except aiohttp.ClientError:

@@ -8,6 +8,7 @@ everything else through. Copies are not there.
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import sys
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class GcsServer:
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _DROPPED}
         url = URL(self._backend + request.raw_path, encoded=True)
         async with session.request(
-            request.method, url, headers=headers, data=await request.read()
+            request.method, url, headers=headers, data=io.BytesIO(await request.read())
         ) as reply:
             kept = {k: v for k, v in reply.headers.items() if k.lower() not in _DROPPED}
             if kept.get("Content-Range") == "bytes 0--1/0":  # the emulator's slip; GCS says 416
@@ -178,7 +179,7 @@ class GcsServer:
         ))  # fmt: skip
         url = URL(f"{self._backend}/upload/storage/v1/b/{place.bucket}/o?{query}", encoded=True)
         headers = {"Content-Type": f"multipart/related; boundary={boundary}"}
-        async with session.post(url, data=body, headers=headers) as reply:
+        async with session.post(url, data=io.BytesIO(body), headers=headers) as reply:
             if reply.status != 200:
                 return web.Response(status=reply.status, body=await reply.read())
             facts = await reply.json()
