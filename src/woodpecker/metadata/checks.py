@@ -16,6 +16,8 @@ def check_key(key: str) -> str:
         )
     if not (key.isascii() and key.isprintable()):
         raise InvalidRequest(f"metadata key {key!r}: only printable ASCII is allowed")
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        raise InvalidRequest(f"metadata key {key!r}: a part between '/' is empty, '.' or '..'")
     return key
 
 

@@ -25,6 +25,8 @@ except ImportError as missing:
         f"metadata in etcd needs an extra ({missing}): pip install 'woodpecker-wal[etcd]'"
     ) from missing
 
+__all__ = ["EtcdLogin", "EtcdMetadata", "EtcdTls"]
+
 TIMEOUT_MS = 5000
 PAGE_RECORDS = 256
 

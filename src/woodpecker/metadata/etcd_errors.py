@@ -5,7 +5,13 @@ from __future__ import annotations
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
-from woodpecker.errors import InvalidRequest, OutcomeUnknown, Unavailable, WoodpeckerError
+from woodpecker.errors import (
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+    WoodpeckerError,
+)
 
 NEVER_AS_MADE = (
     StatusCode.INVALID_ARGUMENT,
@@ -36,6 +42,8 @@ def map_error(error: AioRpcError, endpoint: str, *, repeatable: bool) -> Woodpec
     what = f"etcd at {endpoint}: {code.name}: {details}"
     if code in NEVER_AS_MADE:
         return InvalidRequest(f"{what}; check user, password, rights, prefix and address")
+    if code is StatusCode.NOT_FOUND:  # only leases are ever not found
+        return NotFound(f"{what}; acquire the lease again")
     refused = any(code is known and text in details for known, text in NOT_PROPOSED)
     if refused or repeatable:
         return Unavailable(f"{what}; try again{_advice(details)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Protocol
 
-from woodpecker.errors import Conflict, InvalidRequest, OutcomeUnknown, WoodpeckerError
+from woodpecker.errors import Conflict, InvalidRequest, NotFound, OutcomeUnknown, WoodpeckerError
 from woodpecker.metadata import etcd_pb2 as pb
 from woodpecker.metadata.base import Record
 from woodpecker.metadata.etcd_rpc import GRANT, KEEP_ALIVE, REVOKE, EtcdConnection
@@ -69,7 +69,7 @@ class EtcdLeases:
     async def _take(self, key: str, body: LeaseBody, lease_id: int) -> bool:
         try:
             await self._records.create_leased(key, body.encode(), lease_id)
-        except Conflict:
+        except (Conflict, NotFound):  # somebody has the key, or our lease ran out meanwhile
             return False
         except OutcomeUnknown:
             # If it takes effect later than this read, the revocation takes the key away again.
