@@ -163,6 +163,8 @@ class SegmentChain:
                 f"log {self._name!r}: epoch {manifest.epoch} owns it now", outcome="not_written"
             )
         self._manifest = manifest
+        if self._is_ahead_good(manifest):
+            return
         await self._forget_ahead()
         segment = Segment(
             id=manifest.next_segment_id,
@@ -182,6 +184,13 @@ class SegmentChain:
             timeout_ms=manifest.options.append_timeout_ms,
         )
         self._ahead = (replace(segment, place=place), writer)
+
+    def _is_ahead_good(self, manifest: Manifest) -> bool:
+        """Whether what is ready fits the log's options as they are now."""
+        if self._ahead is None:
+            return False
+        ready, wanted = self._ahead[0], (manifest.next_segment_id, manifest.options.mode)
+        return (ready.id, ready.kind, ready.storage) == (*wanted, manifest.storage)
 
     async def open_next(self) -> None:
         """Prepare and open a segment where none is open.
@@ -269,6 +278,7 @@ class SegmentChain:
             opened_ms=self._env.runtime.monotonic_ms(),
             next_seq=segment.base_seq,
         )
+        writer.begin(segment)
         self._env.hub.moved(self.owner.log_id)
 
     async def _forget_ahead(self) -> None:

@@ -57,6 +57,9 @@ class SegmentWriter(Protocol):
     partial_slots: int  # a partial block is cut only while fewer blocks than this are in flight
     bytes_left: int  # room for blocks in this segment, by the store's own limits
 
+    def begin(self, segment: Segment) -> None:
+        """The CAS has opened the segment: its base_seq and prev_digest are final; blocks follow."""
+
     def allocate(self, size_bytes: int) -> memoryview | None:
         """A buffer to pack the next block into, or None: the packer makes its own."""
 
@@ -129,7 +132,9 @@ class SegmentStore(Protocol):
     ) -> tuple[FilePlace | None, SegmentWriter]:
         """Get everything ready and durable for a segment that the next CAS opens.
 
-        ``segment`` has no place yet; for kind file the place returned must be put into the CAS.
+        ``segment`` has no place yet; for kind file the place returned must be put into the CAS. Its
+        base_seq and prev_digest may still change: the segment before goes on while this one is made
+        ready (see ``begin``).
         Raises: NotWritten (disk full), Unavailable, InvalidRequest.
         """
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
 from functools import partial
 
 from woodpecker.codec import endmark, keys
@@ -20,6 +22,8 @@ from woodpecker.segments.prefetch import Load, closing, in_order
 from woodpecker.storage.base import ObjectStore
 
 PREFETCH_BLOCKS = 8
+BLOCK_BYTES = 4 << 20  # taken for each block not fetched yet; the real size is not known before
+PREFETCH_BYTES = PREFETCH_BLOCKS * BLOCK_BYTES
 PREFETCH_BYTES = 32 << 20
 USUAL_BLOCK_BYTES = 4 << 20  # the cut size; a listing would tell the true one
 FIRST_LOOK_MS, LAST_LOOK_MS = 20.0, 1_000.0

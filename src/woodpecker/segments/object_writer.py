@@ -72,6 +72,9 @@ class ObjectSegmentWriter:
         self._last_trouble = ""
         self._is_watched = False
 
+    def begin(self, segment: Segment) -> None:
+        """Blocks carry base_seq and prev_digest themselves; nothing here depends on them."""
+
     def allocate(self, size_bytes: int) -> memoryview | None:
         """The packer's own buffer serves: it is handed to the store as it is."""
         return None
