@@ -10,9 +10,12 @@ from typing import Protocol, Self
 from woodpecker.client.batch import Batch
 from woodpecker.client.entry import Entry
 from woodpecker.client.environment import Environment
+from woodpecker.client.reader_start import seq_at, tail
 from woodpecker.client.reader_walk import Walk
 from woodpecker.core.reading import parse_end, parse_start
 from woodpecker.errors import Closed, InvalidRequest
+
+__all__ = ["BatchReader", "End", "EntryReader", "Start", "read", "read_batches", "seq_at", "tail"]
 
 
 class HasPosition(Protocol):
@@ -25,6 +28,41 @@ class HasPosition(Protocol):
 
 Start = int | str | datetime | HasPosition
 End = int | str | datetime
+
+
+def read_batches(
+    env: Environment,
+    name: str,
+    log_id: str,
+    *,
+    start: Start = "earliest",
+    end: End | None = None,
+    follow: bool = False,
+) -> BatchReader:
+    """Batches from ``start`` to ``end``; nothing is read before the first is asked for.
+
+    Args:
+        start: seq | -n (n before the tail) | "earliest" | "latest" | datetime with a timezone (first
+            entry at or after it) | cursor.
+        end: exclusive: seq | datetime | "tail". Without ``follow`` never beyond the tail as it is when
+            reading begins, which is the default.
+        follow: wait for what is not written yet; ends when the log does, or at ``end``.
+    Raises: InvalidRequest: ``start`` or ``end`` is none of these.
+    """
+    return BatchReader(env, name, log_id, start=start, end=end, follow=follow)
+
+
+def read(
+    env: Environment,
+    name: str,
+    log_id: str,
+    *,
+    start: Start = "earliest",
+    end: End | None = None,
+    follow: bool = False,
+) -> EntryReader:
+    """As ``read_batches``, entry by entry."""
+    return EntryReader(BatchReader(env, name, log_id, start=start, end=end, follow=follow))
 
 
 class BatchReader:
@@ -45,9 +83,9 @@ class BatchReader:
         name: str,
         log_id: str,
         *,
-        start: Start = "earliest",
-        end: End | None = None,
-        follow: bool = False,
+        start: Start,
+        end: End | None,
+        follow: bool,
     ) -> None:
         walk = Walk(env, name, log_id, parse_start(start), parse_end(end), follow=follow)
         # the generator does not know this object: dropping the reader ends it at once
