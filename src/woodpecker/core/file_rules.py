@@ -19,7 +19,7 @@ HINT_EVERY_BYTES = 64 << 20  # at most so much (and one block) is scanned by a r
 
 INLINE_MAX_BYTES = 64 << 10
 INLINE_MAX_MS = 0.5  # mean sync above which the loop is never blocked
-SLOW_SYNC_MS = 1.0  # one sync above this sends the next ones to a thread ...
+SLOW_SYNC_MS = 5.0  # one sync above this sends the next ones to a thread ...
 SLOW_PAUSE_MS = 1000.0  # ... for so long
 _EWMA_WEIGHT = 0.1
 

@@ -1,0 +1,608 @@
+"""What every ``SegmentStore`` must do. Subclass the suite and give it a fixture ``open_store``.
+
+    class TestMySegments(SegmentStoreSuite):
+        @pytest.fixture
+        def open_store(self, tmp_path):
+            return lambda: MySegments(tmp_path)
+
+``open_store()`` returns a new store object, as another process would have it; all of one test work on
+the same place, empty at first. The manifest is kept by the suite, which plays the log's drivers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import pytest
+import pytest_asyncio
+
+from woodpecker.codec.block import Block, PackedBlock, pack
+from woodpecker.core.batcher import BatchMark, Draft
+from woodpecker.core.ids import ZERO_DIGEST, State
+from woodpecker.core.manifest import End, FilePlace, Manifest, Segment
+from woodpecker.core.register import EndLog, GrantProducer
+from woodpecker.errors import Fenced, NotFound, OutcomeUnknown, WoodpeckerError
+from woodpecker.segments.base import Recovered, SegmentRef, SegmentStore, SegmentWriter
+
+OpenStore = Callable[[], SegmentStore]
+
+TIMEOUT_MS = 20_000
+PATIENCE_S = 20
+TAKER = "f" * 32
+FIRST_US = 1_700_000_000_000_000
+
+
+@dataclass
+class FakeLog:
+    """A log whose manifest is a variable: opens and closes segments without any CAS."""
+
+    log_id: str = "0123456789abcdef" * 2
+    epoch: int = 1
+    manifest: Manifest = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.manifest = Manifest(name="orders", log_id=self.log_id, created_at_ms=0)
+
+    async def read_manifest(self) -> Manifest:
+        return self.manifest
+
+    async def open(
+        self, store: SegmentStore, *, timeout_ms: int = TIMEOUT_MS, base: End | None = None
+    ) -> OpenSegment:
+        """Prepare and open the next segment, as the log's only writer."""
+        last = self.manifest.segments[-1].end if self.manifest.segments else base
+        segment = Segment(
+            id=self.manifest.next_segment_id,
+            kind=store.kind,
+            state=State.OPEN,
+            epoch=self.epoch,
+            token=f"{self.epoch:032x}",
+            base_seq=last.seq if last else 0,
+            prev_digest=last.digest if last else ZERO_DIGEST,
+        )
+        place, writer = await store.prepare(
+            self.log_id, segment, read_manifest=self.read_manifest, timeout_ms=timeout_ms
+        )
+        self.put(replace(segment, place=place))
+        return OpenSegment(log=self, writer=writer, segment_id=segment.id, place=place)
+
+    def put(self, segment: Segment) -> None:
+        """Add or replace a segment in the manifest."""
+        others = [other for other in self.manifest.segments if other.id != segment.id]
+        self.manifest = replace(
+            self.manifest,
+            epoch=self.epoch,
+            token=f"{self.epoch:032x}",
+            next_segment_id=max(self.manifest.next_segment_id, segment.id + 1),
+            segments=(*others, segment),
+        )
+
+    def ref(self, segment_id: int = -1) -> SegmentRef:
+        """The segment as the manifest shows it now; the last one by default."""
+        found = [s for s in self.manifest.segments if segment_id in (-1, s.id)]
+        return SegmentRef(log_id=self.log_id, segment=found[-1])
+
+    def close(self, end: End, segment_id: int = -1) -> SegmentRef:
+        """The closing CAS."""
+        segment = self.ref(segment_id).segment
+        self.put(replace(segment, state=State.CLOSED, end=end))
+        return self.ref(segment.id)
+
+
+@dataclass
+class OpenSegment:
+    """One segment being written: packs blocks as the writer's driver does."""
+
+    log: FakeLog
+    writer: SegmentWriter
+    segment_id: int
+    place: FilePlace | None
+    blocks: list[PackedBlock] = field(default_factory=list)
+    acknowledged_seq: int = -1  # after the last acknowledged entry; -1 if none
+    has_facts: bool = False
+
+    @property
+    def segment(self) -> Segment:
+        return self.log.ref(self.segment_id).segment
+
+    @property
+    def end(self) -> End:
+        last = self.blocks[-1].header
+        return End(block=last.number, seq=last.end_seq, digest=last.digest.hex())
+
+    def pack(
+        self,
+        payloads: Sequence[bytes] = (),
+        *,
+        control: EndLog | GrantProducer | None = None,
+        producer: str = "",
+        timestamps: list[int] | None = None,
+    ) -> PackedBlock:
+        """The next block; it must be submitted next."""
+        segment = self.segment
+        last = self.blocks[-1].header if self.blocks else None
+        draft = Draft(last.end_seq if last else segment.base_seq)
+        draft.payloads = list(payloads)
+        draft.payload_bytes = sum(map(len, payloads))
+        draft.timestamps = timestamps
+        if control is not None:
+            draft.controls.append(control)
+        if producer:
+            draft.batches.append(
+                BatchMark(first=0, count=len(payloads), producer=producer, producer_epoch=1)
+            )
+        block = pack(
+            draft,
+            log_id=self.log.log_id,
+            segment_id=segment.id,
+            epoch=segment.epoch,
+            number=len(self.blocks),
+            prev_digest=last.digest if last else bytes.fromhex(segment.prev_digest),
+            base_timestamp_us=FIRST_US + len(self.blocks),
+            lac=-1,
+            facts_before=self.has_facts,
+            allocate=self.writer.allocate,
+        )
+        self.has_facts = self.has_facts or block.header.has_facts
+        self.blocks.append(block)
+        return block
+
+    def submit(self, block: PackedBlock) -> asyncio.Future[None]:
+        """Hand a block over; counts it once it is acknowledged."""
+        future = self.writer.submit(block)
+
+        def acknowledged(done: asyncio.Future[None]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self.acknowledged_seq = max(self.acknowledged_seq, block.header.end_seq)
+
+        future.add_done_callback(acknowledged)
+        return future
+
+    async def append(self, *payloads: bytes) -> None:
+        """One block, until it is acknowledged."""
+        block = self.pack(payloads)
+        self.writer.reserve(len(block.buffer))
+        await self.submit(block)
+
+    async def finish(self) -> SegmentRef:
+        """Close as a live writer does; returns the closed segment."""
+        await self.writer.finish(self.end)
+        return self.log.close(self.end, self.segment_id)
+
+
+async def read(store: SegmentStore, ref: SegmentRef, seq: int = 0) -> list[Block]:
+    """All that is visible from ``seq`` on."""
+    source = store.source(ref)
+    try:
+        return [block async for block in source.blocks(seq)]
+    finally:
+        await source.close()
+
+
+def payloads_of(blocks: Sequence[Block]) -> list[bytes]:
+    return [payload for block in blocks for payload in block.payloads]
+
+
+class SegmentStoreSuite:
+    """The contract, test by test."""
+
+    pytestmark: ClassVar = [pytest.mark.asyncio]
+
+    @pytest.fixture
+    def open_store(self) -> OpenStore:
+        """Overridden by the subclass."""
+        raise NotImplementedError
+
+    @pytest_asyncio.fixture
+    async def opened(self, open_store: OpenStore) -> AsyncIterator[OpenStore]:
+        """As ``open_store``; all are closed at the end."""
+        stores: list[SegmentStore] = []
+
+        def open_one() -> SegmentStore:
+            stores.append(open_store())
+            return stores[-1]
+
+        yield open_one
+        for store in stores:
+            await store.close()
+
+    @pytest_asyncio.fixture
+    async def store(self, opened: OpenStore) -> SegmentStore:
+        """The writer's store."""
+        return opened()
+
+    @pytest_asyncio.fixture
+    async def other(self, opened: OpenStore) -> SegmentStore:
+        """The store of another client on the same place."""
+        return opened()
+
+    @pytest.fixture
+    def log(self) -> FakeLog:
+        return FakeLog()
+
+    # -------------------------------------------------------------------- writing and reading
+
+    async def test_a_closed_segment_reads_as_it_was_written(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        await segment.append(b"a", b"", b"ccc")
+        await segment.append(b"d" * 10_000)
+        ref = await segment.finish()
+        for reader in (store, other):
+            blocks = await read(reader, ref)
+            assert payloads_of(blocks) == [b"a", b"", b"ccc", b"d" * 10_000]
+            assert [b.header.digest for b in blocks] == [b.header.digest for b in segment.blocks]
+
+    async def test_an_acknowledged_block_is_visible_to_every_reader(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        sources = [store.source(log.ref()), other.source(log.ref())]
+        for number in range(20):
+            await segment.append(b"%d" % number)
+            for source in sources:
+                assert await source.visible_end() == number + 1
+                found = [block async for block in source.blocks(number)]
+                assert payloads_of(found) == [b"%d" % number]
+        for source in sources:
+            await source.close()
+        await segment.writer.abandon()
+
+    async def test_nothing_is_visible_before_the_first_block(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        base = End(block=3, seq=17, digest="ab" * 16)
+        segment = await log.open(store, base=base)
+        source = other.source(log.ref())
+        assert await source.visible_end() == 17
+        assert await source.seq_at(FIRST_US) == 17
+        assert [block async for block in source.blocks(17)] == []
+        await segment.append(b"first")
+        assert await source.visible_end() == 18
+        assert payloads_of([block async for block in source.blocks(17)]) == [b"first"]
+        await source.close()
+        await segment.writer.abandon()
+
+    async def test_reading_starts_with_the_block_that_holds_the_seq(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        counts = [3, 1, 0, 5, 2, 1, 4]
+        for count in counts:
+            control = None if count else GrantProducer(id="p", epoch=1)
+            await segment.submit(segment.pack([b"x"] * count, control=control))
+        ref = await segment.finish()
+        starts = [sum(counts[:n]) for n in range(len(counts) + 1)]
+        for seq in range(sum(counts)):
+            first = (await read(other, ref, seq))[0]
+            holds = max(n for n in range(len(counts)) if counts[n] and starts[n] <= seq)
+            # blocks without entries right before it may come too
+            assert first.header.number in range(holds - (counts[holds - 1] == 0), holds + 1)
+        assert await read(other, ref, sum(counts)) == []
+
+    async def test_a_block_without_entries_reaches_a_reader_who_waits_at_the_tail(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        await segment.append(b"a", b"b")
+        source = other.source(log.ref())
+        assert len([block async for block in source.blocks(0)]) == 1
+        await segment.submit(segment.pack(control=EndLog()))
+        found = [block async for block in source.blocks(2)]
+        assert [block.controls for block in found] == [(EndLog(),)]
+        await source.close()
+        await segment.writer.abandon()
+
+    async def test_seq_at_finds_the_first_entry_of_a_time(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        times = [10, 20, 20, 30, 50, 50, 50, 80, 90]
+        for start in range(0, len(times), 3):
+            block = segment.pack([b"x"] * 3, timestamps=times[start : start + 3])
+            await segment.submit(block)
+        source = other.source(await segment.finish())
+        for wanted in range(5, 96):
+            expected = sum(time < wanted for time in times)
+            assert await source.seq_at(wanted) == expected
+        await source.close()
+
+    async def test_blocks_of_every_size(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        rng = random.Random(5)
+        sizes = [0, 1, 100, 3967, 3968, 3969, 70_000, 1 << 20, (4 << 20) + 5, 9 << 20, 1]
+        payloads = [rng.randbytes(size) for size in sizes]
+        segment = await log.open(store)
+        for payload in payloads:
+            await segment.append(payload)
+        ref = await segment.finish()
+        assert payloads_of(await read(other, ref)) == payloads
+        assert payloads_of(await read(other, ref, 8)) == payloads[8:]
+
+    async def test_blocks_in_flight_are_acknowledged_in_order(
+        self, store: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        order: list[int] = []
+        futures: list[asyncio.Future[None]] = []
+        for number in range(segment.writer.slots):
+            future = segment.submit(segment.pack([b"x" * (100_000 if number == 0 else 1)]))
+            future.add_done_callback(lambda _, number=number: order.append(number))
+            futures.append(future)
+        await asyncio.wait_for(asyncio.gather(*futures), PATIENCE_S)
+        await asyncio.sleep(0)
+        assert order == sorted(order)
+        assert len(order) == segment.writer.slots
+        await segment.finish()
+
+    async def test_a_waiting_reader_learns_of_new_blocks(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        for reader in (store, other):
+            source = reader.source(log.ref())
+            before = await source.visible_end()
+            waiting = asyncio.create_task(_until_visible(reader, log.ref(), before))
+            await asyncio.sleep(0.05)
+            await segment.append(b"x")
+            await asyncio.wait_for(waiting, PATIENCE_S)
+            await asyncio.wait_for(source.wait_visible(before + 99, 30), PATIENCE_S)
+            await source.close()
+        await segment.writer.abandon()
+
+    async def test_an_iteration_may_be_left_early(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        for number in range(30):
+            await segment.append(b"%d" % number * 1000)
+        source = other.source(await segment.finish())
+        for _ in range(3):
+            iterator = source.blocks(0)
+            async for block in iterator:
+                if block.header.number == 2:
+                    break
+            await iterator.aclose()  # type: ignore[attr-defined]
+        assert len([block async for block in source.blocks(0)]) == 30
+        await source.close()
+
+    async def test_nothing_above_the_end_is_shown(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        await segment.append(b"kept")
+        end = segment.end
+        await segment.append(b"above")
+        await segment.writer.abandon()
+        ref = log.close(end)
+        source = other.source(ref)
+        assert await source.visible_end() == 1
+        assert payloads_of([block async for block in source.blocks(0)]) == [b"kept"]
+        assert [block async for block in source.blocks(1)] == []
+        await source.close()
+
+    # -------------------------------------------------------------------- recovery
+
+    async def test_recovery_finds_what_a_dead_writer_left(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        for number in range(50):
+            await segment.append(b"%d" % number, b"more")
+        await segment.writer.abandon()
+        found = await other.recover(log.ref(), token=TAKER)
+        assert found == Recovered(
+            end=segment.end,
+            bytes=sum(block.header.size_bytes for block in segment.blocks),
+            first_timestamp_us=FIRST_US,
+            last_timestamp_us=FIRST_US + 49,
+            facts=found.facts,
+        )
+        assert list(found.facts) == []
+        assert len(payloads_of(await read(other, log.close(segment.end)))) == 100
+
+    async def test_recovery_of_a_segment_without_blocks(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        await segment.writer.abandon()
+        found = await other.recover(log.ref(), token=TAKER)
+        assert found.end is None
+        assert (found.bytes, list(found.facts)) == (0, [])
+        await other.drop(log.ref(), keep_fence=True)
+
+    async def test_a_block_without_entries_counts_as_a_block(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        await segment.submit(segment.pack(control=EndLog()))
+        await segment.writer.abandon()
+        found = await other.recover(log.ref(), token=TAKER)
+        assert found.end == segment.end
+        assert [facts.controls for facts in found.facts] == [(EndLog(),)]
+
+    async def test_recovery_returns_the_register_facts_in_order(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        blocks = [
+            segment.pack(control=GrantProducer(id="p", epoch=1)),
+            segment.pack([b"plain"]),
+            segment.pack([b"one", b"two"], producer="p"),
+            segment.pack([b"plain"]),
+        ]
+        for block in blocks:
+            await segment.submit(block)
+        await segment.writer.abandon()
+        found = await other.recover(log.ref(), token=TAKER)
+        assert [(len(f.controls), len(f.batches)) for f in found.facts] == [(1, 0), (0, 1)]
+        assert (found.facts[1].batches[0].seq, found.facts[1].batches[0].count) == (1, 2)
+
+    async def test_recovery_fences_a_writer_that_lives(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        """The writer was stopped, is taken over, and wakes: it gets nothing acknowledged any more."""
+        segment = await log.open(store)
+        await segment.append(b"kept")
+        end = segment.end
+        log.epoch = 2
+        found = await other.recover(log.ref(), token=TAKER)
+        assert found.end == end
+        ref = log.close(end)
+        with pytest.raises((Fenced, OutcomeUnknown)):
+            await asyncio.wait_for(segment.append(b"late"), PATIENCE_S)
+        with pytest.raises(WoodpeckerError):
+            await segment.append(b"later")
+        await segment.writer.abandon()
+        assert segment.acknowledged_seq == 1
+        assert payloads_of(await read(other, ref)) == [b"kept"]
+
+    async def test_recovery_against_a_busy_writer_keeps_all_that_was_acknowledged(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        for attempt in range(5):
+            segment = await log.open(store)
+            writing = asyncio.create_task(_write_until_failure(segment))
+            while len(segment.blocks) < 5 + attempt:
+                await asyncio.sleep(0.001)
+            log.epoch += 1
+            found = await other.recover(log.ref(), token=TAKER)
+            assert found.end is not None
+            ref = log.close(found.end)
+            await asyncio.wait_for(writing, PATIENCE_S)
+            assert segment.acknowledged_seq <= found.end.seq
+            assert len(payloads_of(await read(other, ref))) == found.end.seq - ref.segment.base_seq
+            await segment.writer.abandon()
+
+    async def test_recovery_may_run_twice_and_at_once(
+        self, store: SegmentStore, opened: OpenStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        for number in range(10):
+            await segment.append(b"%d" % number)
+        takers = [opened() for _ in range(3)]
+        for _ in range(2):
+            found = await asyncio.gather(
+                *(
+                    taker.recover(log.ref(), token=f"{number:032x}")
+                    for number, taker in enumerate(takers)
+                )
+            )
+            assert [one.end for one in found] == [segment.end] * 3
+        await segment.writer.abandon()
+
+    async def test_recovery_after_a_live_close_finds_the_same_end(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        """The writer finished, then died before its closing CAS."""
+        segment = await log.open(store)
+        await segment.append(b"a")
+        await segment.append(b"b")
+        await segment.writer.finish(segment.end)
+        found = await other.recover(log.ref(), token=TAKER)
+        assert found.end == segment.end
+
+    async def test_the_next_segment_goes_on_where_the_last_one_ended(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        first = await log.open(store)
+        await first.append(b"a", b"b")
+        await first.writer.abandon()
+        found = await other.recover(log.ref(), token=TAKER)
+        assert found.end is not None
+        log.close(found.end)
+        log.epoch = 2
+        second = await log.open(other)
+        await second.append(b"c")
+        await second.finish()
+        blocks = [*(await read(store, log.ref(0))), *(await read(store, log.ref(1), 2))]
+        assert payloads_of(blocks) == [b"a", b"b", b"c"]
+        assert blocks[1].header.prev_digest == blocks[0].header.digest
+
+    # -------------------------------------------------------------------- ending
+
+    async def test_a_segment_is_prepared_while_another_is_written(
+        self, store: SegmentStore, log: FakeLog
+    ) -> None:
+        first = await log.open(store)
+        await first.append(b"a")
+        log.close(first.end)  # what opens the next one is one CAS with this
+        second = await log.open(store)
+        await first.writer.finish(first.end)
+        await second.append(b"b")
+        await second.finish()
+        assert payloads_of(await read(store, log.ref(0))) == [b"a"]
+        assert payloads_of(await read(store, log.ref(1), 1)) == [b"b"]
+
+    async def test_nothing_is_sent_after_the_end(self, store: SegmentStore, log: FakeLog) -> None:
+        segment = await log.open(store)
+        await segment.append(b"a")
+        ref = await segment.finish()
+        with pytest.raises(WoodpeckerError):
+            await segment.append(b"late")
+        assert payloads_of(await read(store, ref)) == [b"a"]
+
+    async def test_abandon_is_idempotent_and_follows_anything(
+        self, store: SegmentStore, log: FakeLog
+    ) -> None:
+        for ending in ("nothing", "block", "finish"):
+            segment = await log.open(store)
+            if ending != "nothing":
+                await segment.append(b"x")
+            if ending == "finish":
+                await segment.writer.finish(segment.end)
+            await segment.writer.abandon()
+            await segment.writer.abandon()
+            log.close(segment.end if segment.blocks else End(block=-1, seq=0, digest=ZERO_DIGEST))
+
+    async def test_dropped_blocks_are_not_found(
+        self, store: SegmentStore, other: SegmentStore, log: FakeLog
+    ) -> None:
+        segment = await log.open(store)
+        await segment.append(b"a")
+        ref = await segment.finish()
+        for _ in range(2):
+            await store.drop(ref, keep_fence=True)
+        with pytest.raises(NotFound):
+            await read(other, ref)
+        await store.drop(ref, keep_fence=False)
+        assert list(await store.held(log.log_id)) == []
+
+    async def test_segments_of_one_log_do_not_disturb_another(
+        self, store: SegmentStore, other: SegmentStore
+    ) -> None:
+        logs = [FakeLog(log_id=f"{number:032x}") for number in range(8)]
+        segments = [await log.open(store) for log in logs]
+        for number in range(5):
+            await asyncio.gather(
+                *(s.append(b"%d of %s" % (number, s.log.log_id.encode())) for s in segments)
+            )
+        for segment in segments:
+            ref = await segment.finish()
+            expected = [b"%d of %s" % (n, segment.log.log_id.encode()) for n in range(5)]
+            assert payloads_of(await read(other, ref)) == expected
+
+
+async def _until_visible(store: SegmentStore, ref: SegmentRef, seq: int) -> None:
+    source = store.source(ref)
+    while await source.visible_end() <= seq:
+        await source.wait_visible(seq, 1000)
+    await source.close()
+
+
+async def _write_until_failure(segment: OpenSegment) -> None:
+    waiting: list[asyncio.Future[None]] = []
+    try:
+        while True:
+            waiting.append(segment.submit(segment.pack([b"x" * 500])))
+            if len(waiting) == segment.writer.slots:
+                await waiting.pop(0)
+            await asyncio.sleep(0)
+    except (Fenced, OutcomeUnknown):
+        await asyncio.gather(*waiting, return_exceptions=True)
