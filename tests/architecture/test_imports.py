@@ -26,7 +26,8 @@ THIRD_PARTY = {
     "woodpecker.observability.otel": {"opentelemetry"},
     "woodpecker.cli": {"typer", "click", "rich", "msgspec", "uvloop"},
     "woodpecker.testing": {
-        "pytest", "hypothesis", "aiohttp", "yarl", "multidict", "psutil", "cryptography", "obstore",
+        "pytest", "pytest_asyncio", "hypothesis", "aiohttp", "yarl", "multidict", "psutil",
+        "cryptography", "obstore",
     },  # fmt: skip
 }
 
