@@ -77,7 +77,7 @@ def is_loopback(endpoint: str) -> bool:
 
 
 def _s3(settings: StoreSettings, env: Mapping[str, str], retry_config: RetryConfig) -> S3Store:
-    profile = _profile(settings, env)
+    profile = _keys(settings, env)
     endpoint = _first(
         settings.endpoint, *(env.get(name) for name in _S3_ENDPOINTS), profile.endpoint
     )
@@ -109,12 +109,16 @@ def _s3(settings: StoreSettings, env: Mapping[str, str], retry_config: RetryConf
     )
 
 
-def _profile(settings: StoreSettings, env: Mapping[str, str]) -> AwsProfile:
+def _keys(settings: StoreSettings, env: Mapping[str, str]) -> AwsProfile:
     # the order of the AWS command line: option, environment, files, then roles (obstore's part)
     if settings.anonymous or settings.access_key_id:
         return AwsProfile()
     if not settings.profile and env.get("AWS_ACCESS_KEY_ID"):
-        return AwsProfile()
+        return AwsProfile(
+            access_key_id=env["AWS_ACCESS_KEY_ID"],
+            secret_access_key=env.get("AWS_SECRET_ACCESS_KEY", ""),
+            session_token=env.get("AWS_SESSION_TOKEN", ""),
+        )
     return read_profile(settings.profile, env)
 
 
@@ -126,7 +130,9 @@ def _s3_credentials(settings: StoreSettings, profile: AwsProfile) -> dict[str, A
     if not key_id:
         return {}
     if not secret:
-        raise InvalidRequest(f"{settings.url}: access_key_id without secret_access_key")
+        raise InvalidRequest(
+            f"{settings.url}: access key id {key_id} without its secret access key"
+        )
     credentials = {"access_key_id": key_id, "secret_access_key": secret}
     token = settings.session_token or profile.session_token
     return credentials | ({"session_token": token} if token else {})

@@ -79,7 +79,10 @@ def parse_store_url(url: str, **options: OptionValue) -> StoreSettings:
     Raises:
         InvalidRequest: unknown scheme or option, missing bucket, value of the wrong kind.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidRequest(f"{url!r} is not a URL: {error}") from None
     scheme = _scheme(url, parts.scheme)
     if parts.fragment or parts.username or parts.password:
         raise InvalidRequest(

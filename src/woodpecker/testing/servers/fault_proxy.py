@@ -199,7 +199,7 @@ def _cut(request: web.Request) -> web.Response:
 async def _truncate(request: web.Request, whole: web.Response) -> web.StreamResponse:
     body = bytes(whole.body) if isinstance(whole.body, bytes) else b""
     headers = CIMultiDict(whole.headers)
-    headers["Content-Length"] = str(len(body))
+    headers.setdefault("Content-Length", str(len(body)))  # the answer to a HEAD has its own
     partial = web.StreamResponse(status=whole.status, headers=headers)
     await partial.prepare(request)
     await partial.write(body[: len(body) // 2])
