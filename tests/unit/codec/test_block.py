@@ -138,8 +138,8 @@ def test_the_header_says_whether_there_are_facts() -> None:
     assert [header.has_facts for header in headers] == [False, False, True, True]
     assert Block.parse(packed(opaque).buffer).facts() == BlockFacts()
     later = pack(plain, **FIELDS, facts_before=True).header
-    assert later.flags & codec.FACTS_BEFORE
-    assert not later.has_facts
+    assert (later.facts_before, later.has_facts) == (True, False)
+    assert not any(header.facts_before for header in headers)
 
 
 def test_a_pure_control_block() -> None:
@@ -179,9 +179,10 @@ def test_a_body_that_does_not_shrink_is_stored_as_it_is() -> None:
 
 def test_what_was_read_outlives_a_changed_buffer() -> None:
     memory = bytearray(packed(draft_of([b"abc", b"defg", b"x" * 9000])).buffer)
-    payloads = Block.parse(memory).payloads
+    block = Block.parse(memory)
+    assert block.payloads is block.payloads
     memory[:] = bytes(len(memory))
-    assert payloads == [b"abc", b"defg", b"x" * 9000]
+    assert block.payloads == [b"abc", b"defg", b"x" * 9000]
 
 
 def test_the_largest_block() -> None:

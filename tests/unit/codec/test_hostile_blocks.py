@@ -12,7 +12,14 @@ import zstandard
 from tests.golden.samples import draft_of, full_draft, packed
 from tests.unit.codec.forging import resign_block
 
-from woodpecker.codec.block import HEADER_BYTES, Block, parse_header
+from woodpecker.codec.block import (
+    HEADER_BYTES,
+    MAX_BODY_BYTES,
+    MAX_COLUMN_BYTES,
+    MAX_ENTRIES,
+    Block,
+    parse_header,
+)
 from woodpecker.errors import Corrupt, InvalidRequest
 
 COMPRESSIONS = ["none", "zstd", "lz4"]
@@ -85,6 +92,29 @@ def test_any_forged_length_is_refused_before_memory_is_taken_for_it(value: int) 
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert refused > 100
+    assert peak_bytes < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("count", "column_bytes", "payload_bytes"),
+    [(MAX_ENTRIES + 1, 0, 0), (0, MAX_COLUMN_BYTES + 1, 0), (0, 0, MAX_BODY_BYTES + 1), (2, 0, -1)],
+)
+def test_a_header_beyond_the_limits(count: int, column_bytes: int, payload_bytes: int) -> None:
+    header = bytearray(packed(draft_of([])).buffer)
+    body_bytes = 4 * count + column_bytes + payload_bytes
+    for offset, value in ((44, column_bytes), (96, count), (100, body_bytes), (120, body_bytes)):
+        struct.pack_into("<I", header, offset, value)
+    with pytest.raises(Corrupt, match="impossible"):
+        parse_header(resign_block(header))
+
+
+def test_a_frame_that_claims_too_much_gets_no_memory() -> None:
+    block = Block.parse(_body(1, _claiming((1 << 31) - 1), 1 << 17))
+    tracemalloc.start()
+    with pytest.raises(Corrupt):
+        _ = block.body
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert peak_bytes < 1 << 20
 
 

@@ -139,6 +139,32 @@ def test_forged_numbers_in_the_footer(value: int) -> None:
         assert len(index) == footer.block_count == 3
 
 
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [
+        (48, 1),  # base seq: not that of the first block
+        (64, 3 * 128),  # bytes of all blocks: not their sum
+        (64, 1 << 40),  # more than lie before the index
+        (64, 100),  # less than their headers
+        (80, 1 << 62),  # the first time after the last
+        (104, 39),
+    ],
+)
+def test_a_forged_footer(offset: int, value: int) -> None:
+    data = bytearray(sealed_object())
+    struct.pack_into("<Q", data, len(data) - FOOTER_BYTES + offset, value)
+    with pytest.raises(Corrupt, match=r"impossible|does not fit"):
+        read_tail(resign_end(data, FOOTER_BYTES))
+
+
+@pytest.mark.parametrize(("offset", "value"), [(64, 1 << 40), (64, 383), (112, (64 << 20) + 1)])
+def test_a_footer_is_judged_before_anything_it_names_is_read(offset: int, value: int) -> None:
+    footer = bytearray(sealed_object()[-FOOTER_BYTES:])
+    struct.pack_into("<Q", footer, offset, value)
+    with pytest.raises(Corrupt, match="impossible"):
+        sealed.parse_footer(resign_end(footer, FOOTER_BYTES))
+
+
 def _forge_index(offset: int, value: int) -> bytearray:
     """A sealed object with one number of its index changed and every checksum right."""
     data = bytearray(sealed_object())
