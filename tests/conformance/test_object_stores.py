@@ -8,7 +8,7 @@ import itertools
 import pytest
 import pytest_asyncio
 
-from woodpecker.errors import NotFound
+from woodpecker.errors import NotFound, Unavailable
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.storage.cloud import CloudObjectStore
 from woodpecker.storage.local import LocalObjectStore
@@ -34,7 +34,7 @@ def seaweed(tmp_path_factory):
 def azurite(tmp_path_factory):
     try:
         program = asyncio.run(install_azurite())
-    except NotFound as error:
+    except (NotFound, Unavailable) as error:
         pytest.skip(str(error))
     server = AzuriteServer(tmp_path_factory.mktemp("azurite"), program)
     asyncio.run(server.start())

@@ -297,6 +297,28 @@ async def test_records_keep_their_last_versions(store, tmp_path):
     assert (tmp_path / "root/meta/log/orders.versions" / names[-1]).read_bytes() == b"29\n"
 
 
+async def test_a_version_is_on_disk_before_its_writer_returns(store, calls):
+    etag = await store.create(RECORD, b"0")
+    calls.clear()
+    await store.replace(RECORD, b"1", etag=etag)
+    assert kinds(calls) == [
+        ("write", "temp"), ("fdatasync", "temp"), ("link", f"{2:016}"),
+        ("fsync", "orders.versions"), ("unlink", "temp"),
+    ]  # fmt: skip
+
+
+async def test_readers_settle_a_version_whose_writer_stopped_before_the_sync(
+    store, tmp_path, calls
+):
+    await store.create(RECORD, b"0")
+    directory = tmp_path / "root/meta/log/orders.versions"
+    (directory / ".wp-tmp-dead").write_bytes(b"1\n")
+    os.link(directory / ".wp-tmp-dead", directory / f"{2:016}")  # killed here
+    calls.clear()
+    assert await read(store, RECORD) == b"1"
+    assert ("fsync", "orders.versions") in calls
+
+
 async def test_versions_never_start_again(store):
     first = await store.create(RECORD, b"1")
     await store.delete([RECORD])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,13 +25,15 @@ POLL_S = 0.02
 _given_ports: set[int] = set()
 
 
-def free_port(*, below: int = 65536, beside: int = 0) -> int:
-    """A loopback port free now; ``beside``: port + beside is free as well. Not given twice."""
+def free_port(*, beside: int = 0) -> int:
+    """A loopback port free now, not given before; ``beside``: port + beside is free as well."""
     for _ in range(1000):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        port = port if port < below else 20_000 + port % (below - 20_000)
+        if beside:  # below the range from which the system picks by itself, here and with beside
+            port = random.randrange(12_000, 22_000)
+        else:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
         if port not in _given_ports and all(_is_free(p) for p in {port, port + beside}):
             _given_ports.add(port)
             return port

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from woodpecker.testing.servers.process import ServerProcess, find_program, free_port
 
-PORT_BELOW = 55_000  # each port P also takes P + 10,000
+GRPC_BESIDE = 10_000  # each port P also takes P + 10,000
 
 
 class SeaweedServer(ServerProcess):
@@ -20,9 +20,9 @@ class SeaweedServer(ServerProcess):
     SECRET_KEY = "secretsecret"
 
     def __init__(self, data_dir: Path, *, buckets: Sequence[str] = ("bucket",)) -> None:
-        self.port = free_port(below=PORT_BELOW, beside=10_000)
+        self.port = free_port(beside=GRPC_BESIDE)
         others = {
-            name: free_port(below=PORT_BELOW, beside=10_000)
+            name: free_port(beside=GRPC_BESIDE)
             for name in ("master.port", "volume.port", "filer.port", "admin.port")
         }
         argv = [
