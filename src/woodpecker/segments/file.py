@@ -134,7 +134,6 @@ class FileSegments:
         try:
             appender.room.ensure(1)
             appender.zeros.first()
-            side.publish(0, segment.base_seq)
             os.fsync(file.fd)
             sync_directory(file.path.parent)
         except BaseException:

@@ -80,13 +80,10 @@ class FileWriter:
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job] = deque()
         self._submitted_bytes = appender.position.offset
+        self.bytes_left = MAX_SEGMENT_BYTES
         self._failure: Callable[[], WoodpeckerError] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._is_released = False
-
-    @property
-    def bytes_left(self) -> int:
-        return MAX_SEGMENT_BYTES - self._submitted_bytes
 
     def begin(self, segment: Segment) -> None:
         self._appender.begin(first_position(segment))
@@ -113,6 +110,7 @@ class FileWriter:
             return future
         now_ms = self._disk.runtime.monotonic_ms()
         self._submitted_bytes += padded(len(block.buffer))
+        self.bytes_left = MAX_SEGMENT_BYTES - self._submitted_bytes
         job = _Job(block, future, now_ms + self._timeout_ms)
         self._jobs.append(job)
         if self._may_append_inline(block, now_ms):

@@ -15,6 +15,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -54,21 +55,37 @@ class FakeLog:
         self, store: SegmentStore, *, timeout_ms: int = TIMEOUT_MS, base: End | None = None
     ) -> OpenSegment:
         """Prepare and open the next segment, as the log's only writer."""
-        last = self.manifest.segments[-1].end if self.manifest.segments else base
+        segment, place, writer = await self.prepare(store, timeout_ms=timeout_ms)
+        return self.open_prepared(replace(segment, place=place), writer, base=base)
+
+    async def prepare(
+        self, store: SegmentStore, *, timeout_ms: int = TIMEOUT_MS
+    ) -> tuple[Segment, FilePlace | None, SegmentWriter]:
+        """Make the next segment ready; where it begins is not known yet."""
         segment = Segment(
             id=self.manifest.next_segment_id,
             kind=store.kind,
             state=State.OPEN,
             epoch=self.epoch,
             token=f"{self.epoch:032x}",
-            base_seq=last.seq if last else 0,
-            prev_digest=last.digest if last else ZERO_DIGEST,
+            base_seq=0,
+            prev_digest=ZERO_DIGEST,
         )
         place, writer = await store.prepare(
             self.log_id, segment, read_manifest=self.read_manifest, timeout_ms=timeout_ms
         )
-        self.put(replace(segment, place=place))
-        return OpenSegment(log=self, writer=writer, segment_id=segment.id, place=place)
+        return segment, place, writer
+
+    def open_prepared(
+        self, segment: Segment, writer: SegmentWriter, *, base: End | None = None
+    ) -> OpenSegment:
+        """The CAS that opens it, behind the end of the segment before (or ``base``)."""
+        last = self.manifest.segments[-1].end if self.manifest.segments else base
+        if last is not None:
+            segment = replace(segment, base_seq=last.seq, prev_digest=last.digest)
+        self.put(segment)
+        writer.begin(segment)
+        return OpenSegment(log=self, writer=writer, segment_id=segment.id)
 
     def put(self, segment: Segment) -> None:
         """Add or replace a segment in the manifest."""
@@ -100,7 +117,6 @@ class OpenSegment:
     log: FakeLog
     writer: SegmentWriter
     segment_id: int
-    place: FilePlace | None
     blocks: list[PackedBlock] = field(default_factory=list)
     acknowledged_seq: int = -1  # after the last acknowledged entry; -1 if none
     has_facts: bool = False
@@ -283,7 +299,8 @@ class SegmentStoreSuite:
             holds = max(n for n in range(len(counts)) if counts[n] and starts[n] <= seq)
             # blocks without entries right before it may come too
             assert first.header.number in range(holds - (counts[holds - 1] == 0), holds + 1)
-        assert await read(other, ref, sum(counts)) == []
+        behind = await read(other, ref, sum(counts))
+        assert all(block.header.end_seq == sum(counts) for block in behind)
 
     async def test_a_block_without_entries_reaches_a_reader_who_waits_at_the_tail(
         self, store: SegmentStore, other: SegmentStore, log: FakeLog
@@ -333,7 +350,7 @@ class SegmentStoreSuite:
         futures: list[asyncio.Future[None]] = []
         for number in range(segment.writer.slots):
             future = segment.submit(segment.pack([b"x" * (100_000 if number == 0 else 1)]))
-            future.add_done_callback(lambda _, number=number: order.append(number))
+            future.add_done_callback(partial(_note, order, number))
             futures.append(future)
         await asyncio.wait_for(asyncio.gather(*futures), PATIENCE_S)
         await asyncio.sleep(0)
@@ -468,9 +485,9 @@ class SegmentStoreSuite:
     ) -> None:
         for attempt in range(5):
             segment = await log.open(store)
-            writing = asyncio.create_task(_write_until_failure(segment))
-            while len(segment.blocks) < 5 + attempt:
-                await asyncio.sleep(0.001)
+            begun = asyncio.Event()
+            writing = asyncio.create_task(_write_until_failure(segment, begun, 5 + attempt))
+            await asyncio.wait_for(begun.wait(), PATIENCE_S)
             log.epoch += 1
             found = await other.recover(log.ref(), token=TAKER)
             assert found.end is not None
@@ -532,19 +549,24 @@ class SegmentStoreSuite:
     ) -> None:
         first = await log.open(store)
         await first.append(b"a")
-        log.close(first.end)  # what opens the next one is one CAS with this
-        second = await log.open(store)
-        await first.writer.finish(first.end)
+        log.manifest = replace(log.manifest, next_segment_id=1)
+        prepared, place, writer = await log.prepare(store)
+        await first.append(b"more")
+        await first.finish()
+        second = log.open_prepared(replace(prepared, place=place), writer)
+        source = store.source(log.ref())
+        assert await source.visible_end() == 2
+        await source.close()
         await second.append(b"b")
         await second.finish()
-        assert payloads_of(await read(store, log.ref(0))) == [b"a"]
-        assert payloads_of(await read(store, log.ref(1), 1)) == [b"b"]
+        assert payloads_of(await read(store, log.ref(0))) == [b"a", b"more"]
+        assert payloads_of(await read(store, log.ref(1), 2)) == [b"b"]
 
     async def test_nothing_is_sent_after_the_end(self, store: SegmentStore, log: FakeLog) -> None:
         segment = await log.open(store)
         await segment.append(b"a")
         ref = await segment.finish()
-        with pytest.raises(WoodpeckerError):
+        with pytest.raises((WoodpeckerError, AssertionError)):  # a mistake of the driver
             await segment.append(b"late")
         assert payloads_of(await read(store, ref)) == [b"a"]
 
@@ -589,20 +611,32 @@ class SegmentStoreSuite:
             assert payloads_of(await read(other, ref)) == expected
 
 
+def _note(order: list[int], number: int, _done: asyncio.Future[None]) -> None:
+    order.append(number)
+
+
 async def _until_visible(store: SegmentStore, ref: SegmentRef, seq: int) -> None:
     source = store.source(ref)
+    looks = 0
     while await source.visible_end() <= seq:
+        looks += 1
+        assert looks < 1000, "wait_visible returns at once though there is nothing new"
         await source.wait_visible(seq, 1000)
+        await asyncio.sleep(0)
     await source.close()
 
 
-async def _write_until_failure(segment: OpenSegment) -> None:
+async def _write_until_failure(
+    segment: OpenSegment, begun: asyncio.Event, after_blocks: int
+) -> None:
     waiting: list[asyncio.Future[None]] = []
     try:
         while True:
             waiting.append(segment.submit(segment.pack([b"x" * 500])))
             if len(waiting) == segment.writer.slots:
                 await waiting.pop(0)
+            if len(segment.blocks) == after_blocks:
+                begun.set()
             await asyncio.sleep(0)
     except (Fenced, OutcomeUnknown):
         await asyncio.gather(*waiting, return_exceptions=True)
