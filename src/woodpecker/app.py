@@ -63,7 +63,7 @@ def connect(
         written by a newer version, two stores with one root, credentials refused; NotFound: no such
         bucket, or no store there and ``read_only``; Unavailable.
     """
-    text = _as_url(url)
+    text = as_url(url)
     if text.startswith("wp://"):
         raise InvalidRequest("wp:// needs LogStore nodes, which this version does not have yet")
     settings = parse_store_url(text, **options)
@@ -79,7 +79,13 @@ def connect(
     return Client(parts.open, parts.close, background=background)
 
 
-def _as_url(url: str | os.PathLike[str]) -> str:
+def open_objects(url: str | os.PathLike[str], **options: OptionValue) -> ObjectStore:
+    """The bare object store of a URL, whether a Woodpecker store is there or not; for probing."""
+    return _open_objects(parse_store_url(as_url(url), **options), SystemRuntime(), read_only=False)
+
+
+def as_url(url: str | os.PathLike[str]) -> str:
+    """A URL as it is; a path as ``file://``."""
     text = os.fspath(url)
     if "://" in text:
         return text
@@ -214,12 +220,9 @@ class _Parts:
     # --- adapters ---
 
     def _open_objects(self, settings: StoreSettings) -> ObjectStore:
-        if settings.scheme == "file":
-            root = Path(settings.path) / OBJECTS_DIR
-            return LocalObjectStore(root, self._runtime, read_only=self._read_only)
         if settings.scheme == "memory":
             return self._shared(settings.bucket)[0]
-        return CloudObjectStore(settings, self._runtime)
+        return _open_objects(settings, self._runtime, read_only=self._read_only)
 
     def _shared(self, name: str) -> tuple[MemoryObjectStore, MemoryRecords]:
         """``memory://`` is this client's own, ``memory://name`` everybody's in the process."""
@@ -239,13 +242,21 @@ class _Parts:
         return ObjectMetadata(objects, self._runtime)
 
 
+def _open_objects(settings: StoreSettings, runtime: Runtime, *, read_only: bool) -> ObjectStore:
+    if settings.scheme == "file":
+        return LocalObjectStore(Path(settings.path) / OBJECTS_DIR, runtime, read_only=read_only)
+    if settings.scheme == "memory":
+        return MemoryObjectStore()
+    return CloudObjectStore(settings, runtime)
+
+
 def _open_metadata_url(url: str, runtime: Runtime) -> MetadataStore:
     parts = urlsplit(url)
     if parts.scheme != "etcd":
         raise InvalidRequest(f"metadata={url!r}: use etcd://host:port,host:port/prefix")
     try:
-        from woodpecker.metadata.etcd import EtcdMetadata  # noqa: PLC0415  an extra
-        from woodpecker.metadata.etcd_rpc import EtcdLogin, EtcdTls  # noqa: PLC0415
+        from woodpecker.metadata.etcd import EtcdMetadata
+        from woodpecker.metadata.etcd_rpc import EtcdLogin, EtcdTls
     except ImportError as error:
         raise InvalidRequest(
             f"metadata={parts.scheme}:// needs an extra: pip install 'woodpecker-wal[etcd]' ({error})"
@@ -254,7 +265,7 @@ def _open_metadata_url(url: str, runtime: Runtime) -> MetadataStore:
     unknown = set(query) - {"ca_file", "cert_file", "key_file", "timeout_ms"}
     if unknown:
         raise InvalidRequest(
-            f"metadata=etcd://: unknown option {sorted(unknown)[0]!r}; valid are ca_file, cert_file, "
+            f"metadata=etcd://: unknown option {min(unknown)!r}; valid are ca_file, cert_file, "
             "key_file, timeout_ms"
         )
     login, _, hosts = parts.netloc.rpartition("@")
@@ -279,9 +290,11 @@ def _open_metadata_url(url: str, runtime: Runtime) -> MetadataStore:
 
 
 def _buffer_directory(buffer: str) -> Path:
-    settings = parse_store_url(_as_url(buffer))
+    settings = parse_store_url(as_url(buffer))
     if settings.scheme != "file":
-        raise InvalidRequest(f"buffer={buffer!r}: open segments need a local directory, file:///dir")
+        raise InvalidRequest(
+            f"buffer={buffer!r}: open segments need a local directory, file:///dir"
+        )
     path = Path(settings.path)
     if is_network(path):
         raise InvalidRequest(
@@ -300,13 +313,13 @@ def _check_directory(path: Path, *, read_only: bool) -> None:
     if not path.is_dir():
         raise InvalidRequest(f"{path} is not a directory")
     try:
-        entries = set(os.listdir(path))
+        entries = {entry.name for entry in path.iterdir()}
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
     if entries and not entries & _OWN_ENTRIES:
         raise InvalidRequest(
             f"{path} is not a Woodpecker store and is not empty (it holds "
-            f"{sorted(entries)[0]!r}): use an empty or new directory"
+            f"{min(entries)!r}): use an empty or new directory"
         )
     if not read_only and not os.access(path, os.W_OK | os.X_OK):
         raise InvalidRequest(

@@ -57,6 +57,10 @@ class Batch:
     def __len__(self) -> int:
         return self._end - self._begin
 
+    def head(self, count: int) -> Batch:
+        """The first ``count`` entries (at least one), or all if there are not more."""
+        return Batch(self._block, self._begin, min(self._end, self._begin + max(count, 1)))
+
     @property
     def payloads(self) -> list[bytes]:
         """Payloads in order, cut out of the block when first asked for."""

@@ -1,0 +1,89 @@
+"""The command ``woodpecker``: global options and the tree of commands."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from woodpecker.cli import append, care, config, cursors, doctor, logs, portable, read
+from woodpecker.cli.exits import Debug, guarded
+from woodpecker.cli.session import Session
+
+
+class Commands(TyperGroup):
+    """The one place where errors of any command become a line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with guarded():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Woodpecker: durable, ordered, fenced logs in a directory or a bucket.",
+    epilog="Exit codes, formats and settings: docs/cli.md",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from woodpecker import __version__
+
+        typer.echo(f"woodpecker {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    ctx: typer.Context,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="file:///dir, s3://bucket/prefix, gs://, az:// or a directory "
+            "[env: WOODPECKER_STORE; default: a directory under your data folder]",
+        ),
+    ] = None,
+    metadata: Annotated[
+        str | None, typer.Option(metavar="URL", help="another metadata store: etcd://host:port/prefix")
+    ] = None,
+    buffer: Annotated[
+        str | None, typer.Option(metavar="URL", help="local directory for open segments of a bucket")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="table|json", help="how results are printed")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show the trace of an error")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="say the version")
+    ] = False,
+) -> None:
+    Debug.on = debug
+    ctx.obj = Session({"store": store, "metadata": metadata, "buffer": buffer, "output": output})
+
+
+log_app = typer.Typer(no_args_is_help=True, help="Create, look at and take care of logs.")
+logs.add_to(log_app)
+care.add_to(log_app)
+app.add_typer(log_app, name="log")
+append.add_to(app)
+read.add_to(app)
+cursors.add_to(app)
+portable.add_to(app)
+doctor.add_to(app)
+config.add_to(app)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    if os.environ.get("_WOODPECKER_COMPLETE") is None:
+        gc.freeze()  # what is loaded now stays: collections need not look at it again
+        gc.set_threshold(50_000)
+    app(prog_name="woodpecker")
