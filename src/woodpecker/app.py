@@ -182,11 +182,11 @@ class _Parts:
         if fault is not None:
             await objects.close()
             raise InvalidRequest(f"{objects.url} cannot hold a log: {fault}")
-        if settings.url in self._objects:
+        if settings.public_url in self._objects:
             await objects.close()
         else:
-            self._objects[settings.url] = objects
-        return settings.url
+            self._objects[settings.public_url] = objects
+        return settings.public_url
 
     def objects(self, storage: str) -> ObjectStore:
         if storage not in self._objects:

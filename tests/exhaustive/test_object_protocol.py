@@ -18,6 +18,7 @@ from woodpecker.core import object_append as write
 from woodpecker.core.ids import State
 
 OPEN, CLOSED, SEALED = State.OPEN, State.CLOSED, State.SEALED
+NO_WALK, NO_PIPELINE = walk.Walk(), write.Pipeline()
 KEYS = 22  # marks may be put ahead: at + 16
 
 
@@ -26,14 +27,14 @@ class Taker:
     """phase: idle, list, walk, close, done."""
 
     phase: str = "idle"
-    walk: walk.Walk = walk.Walk()
+    walk: walk.Walk = NO_WALK
     effect: walk.Effect | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     store: tuple[str, ...] = ("",) * KEYS  # "", "b" (block), "m0".."m2" (mark of writer or taker)
-    pipeline: write.Pipeline = write.Pipeline()
+    pipeline: write.Pipeline = NO_PIPELINE
     creates: frozenset[tuple[int, str]] = frozenset()  # (number, "sent" | "ok" | "exists" | "late")
     judging: frozenset[tuple[int, write.Found | None]] = frozenset()
     acked: int = 0
@@ -183,9 +184,7 @@ def stepped(rules: Rules, taker: Taker, event: walk.Event) -> Taker:
     return Taker(phase=phase, walk=state, effect=effect)
 
 
-def walk_steps(
-    world: World, rules: Rules, me: int, taker: Taker
-) -> Iterator[tuple[Taker, World]]:
+def walk_steps(world: World, rules: Rules, me: int, taker: Taker) -> Iterator[tuple[Taker, World]]:
     effect = taker.effect
     assert isinstance(effect, walk.Mark | walk.Look)
     value = world.store[effect.number]

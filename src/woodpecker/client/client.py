@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Self
 
 from woodpecker.client import deletion
 from woodpecker.client.background import BackgroundWorker
@@ -26,7 +26,9 @@ class Client:
     Concurrency: any number of tasks of one event loop; not thread-safe (see ``woodpecker.blocking``).
     """
 
-    def __init__(self, opener: Opener, closer: Callable[[], Awaitable[None]], *, background: bool):
+    def __init__(
+        self, opener: Opener, closer: Callable[[], Awaitable[None]], *, background: bool
+    ) -> None:
         self._opener = opener
         self._closer = closer
         self._has_background = background
@@ -54,7 +56,7 @@ class Client:
         *,
         exist_ok: bool = False,
         attributes: dict[str, str] | None = None,
-        **options: Any,
+        **options: object,
     ) -> Log:
         """Create a log.
 
@@ -142,8 +144,9 @@ class Client:
             raise Closed("this client is not open: use 'async with woodpecker.connect(...)'")
         return self._environment
 
-    async def __aenter__(self) -> Client:
-        return await self.open()
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()

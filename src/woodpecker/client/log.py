@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
 
 from woodpecker.client import export as export_module
 from woodpecker.client import reader, retention, takeover, verify
@@ -136,7 +135,11 @@ class Log:
         )
 
     async def alter(
-        self, *, storage: str | None = None, attributes: dict[str, str] | None = None, **options: Any
+        self,
+        *,
+        storage: str | None = None,
+        attributes: dict[str, str] | None = None,
+        **options: object,
     ) -> None:
         """Change options; they count from the next segment on. Positions go on.
 

@@ -17,6 +17,8 @@ from woodpecker.core.timestamps import stamp
 from woodpecker.errors import InvalidRequest, Overloaded
 
 ENTRY_OVERHEAD_BYTES = 64  # what a queued entry costs besides its payload, about
+MAX_BATCH_ENTRIES = 1 << 20
+MAX_HEADERS_BYTES = 64 << 20
 
 Result = int | range
 
@@ -90,6 +92,7 @@ class Queue:
             or draft.timestamps is not None
             or self.bytes + size > self.max_bytes
             or draft.payload_bytes + size > self.cut_bytes
+            or draft.queued_bytes >= self.cut_bytes * 2  # very small entries: bound their number
         ):
             return False
         draft.payloads.append(payload)
@@ -119,6 +122,8 @@ class Queue:
         """
         payload_bytes = sum(map(len, payloads))
         size = payload_bytes + ENTRY_OVERHEAD_BYTES * len(payloads)
+        size += _header_bytes(headers) if headers is not None else 0
+        _check_columns(len(payloads), size - payload_bytes)
         if not self.has_room(size):
             raise Overloaded(
                 f"the writer's queue holds {self.bytes} of {self.max_bytes} bytes; "
@@ -153,9 +158,7 @@ class Queue:
         previous = self.last_timestamp_us
         stamps = []
         for value in supplied if supplied is not None else [None] * count:
-            previous = stamp(
-                self.policy, previous_us=previous, supplied_us=value, clock_us=clock
-            )
+            previous = stamp(self.policy, previous_us=previous, supplied_us=value, clock_us=clock)
             stamps.append(previous)
         self.last_timestamp_us = previous
         return stamps
@@ -171,6 +174,7 @@ class Queue:
             draft.payloads
             and (
                 draft.payload_bytes + payload_bytes > self.cut_bytes
+                or draft.queued_bytes >= self.cut_bytes * 2
                 or (is_stamped and draft.timestamps is None)
             )
         ):
@@ -224,6 +228,18 @@ class Queue:
             draft = self.drafts.popleft()
             self.release(draft)
             draft.fail(error)
+
+
+def _header_bytes(headers: Sequence[HeaderList]) -> int:
+    return sum(len(name) + len(value) + 8 for pairs in headers for name, value in pairs)
+
+
+def _check_columns(count: int, column_bytes: int) -> None:
+    """What the block format takes, judged before a seq is given out."""
+    if count > MAX_BATCH_ENTRIES:
+        raise InvalidRequest(f"a batch of {count} entries: at most {MAX_BATCH_ENTRIES}; split it")
+    if column_bytes - count * ENTRY_OVERHEAD_BYTES > MAX_HEADERS_BYTES:
+        raise InvalidRequest(f"headers above {MAX_HEADERS_BYTES} bytes in one append are refused")
 
 
 def _moved(mark: BatchMark, first: int) -> BatchMark:

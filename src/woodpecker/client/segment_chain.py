@@ -138,9 +138,7 @@ class SegmentChain:
     def is_overgrown(self) -> bool:
         """Whether it has grown past what may wait for the metadata store."""
         at = self._open
-        return at is not None and is_overgrown(
-            self.options, size_bytes=at.bytes, blocks=at.blocks
-        )
+        return at is not None and is_overgrown(self.options, size_bytes=at.bytes, blocks=at.blocks)
 
     def should_prepare(self) -> bool:
         """Whether it is time to make the next segment ready."""
@@ -299,7 +297,7 @@ class SegmentChain:
         """See ``LogWriter.still_owner``: a read that began before the call does not count."""
         under_way = self._owner_read
         if under_way is not None and not under_way.done():
-            await asyncio.wait([under_way])
+            await asyncio.gather(asyncio.shield(under_way), return_exceptions=True)
         if self._owner_read is under_way:
             self._owner_read = self._env.runtime.spawn(self._owns(), "still_owner")
         assert self._owner_read is not None
@@ -321,5 +319,3 @@ class SegmentChain:
             if segment.id == segment_id:
                 return segment
         return None
-
-

@@ -112,3 +112,7 @@ class Sessions:
     def epoch_of(self, producer: str) -> int:
         """The epoch granted last."""
         return self._admitted[producer].epoch
+
+    def next_sequence_of(self, producer: str) -> int:
+        """The sequence after the newest batch admitted."""
+        return self._admitted[producer].last_sequence + 1

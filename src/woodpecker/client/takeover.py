@@ -108,9 +108,7 @@ async def close_at(
     """Step 4: the CAS that fixes E, or drops a segment without any block."""
     segment = manifest.open_segment
     assert segment is not None
-    inline, key = await env.history(manifest).store_register(
-        manifest.log_id, segment.id, register
-    )
+    inline, key = await env.history(manifest).store_register(manifest.log_id, segment.id, register)
     closed = await env.catalog.change(
         name,
         CloseSegment(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 
-def delay_ms(attempt: int, chance: float, *, first_ms: float = 20.0, limit_ms: float = 2_000.0) -> float:
+def delay_ms(
+    attempt: int, chance: float, *, first_ms: float = 20.0, limit_ms: float = 2_000.0
+) -> float:
     """Exponential delay with full jitter in its upper half.
 
     Args:

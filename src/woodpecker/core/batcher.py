@@ -37,7 +37,15 @@ class Draft:
     appends and an addition. ``headers`` and ``timestamps`` have one item per entry once they exist.
     """
 
-    __slots__ = ("base_seq", "batches", "controls", "headers", "payload_bytes", "payloads", "timestamps")
+    __slots__ = (
+        "base_seq",
+        "batches",
+        "controls",
+        "headers",
+        "payload_bytes",
+        "payloads",
+        "timestamps",
+    )
 
     def __init__(self, base_seq: int) -> None:
         self.base_seq = base_seq

@@ -46,7 +46,11 @@ class CreateLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportLog:
-    """Create the log with all it holds, over nothing or over a tombstone: ``manifest`` is the whole."""
+    """Create the log with all it holds, over nothing or over a tombstone: ``manifest`` is the whole.
+
+    Sent twice: first with ``deleting`` set and nothing in it (epoch 0), which reserves the name while
+    the objects are written, then with everything.
+    """
 
     log_id: str
     manifest: Manifest

@@ -94,12 +94,16 @@ def step(walk: Walk, event: Event) -> tuple[Walk, Effect]:
             return replace(walk, at=at), effect
         case Created():
             return _mark_stands(walk)
-        case Looked(seen=Seen.MARK):
-            return _mark_stands(walk)
-        case Looked(seen=Seen.NOTHING):
-            return walk, Mark(number=walk.at + walk.ahead)  # an unclear create: again
-        case Looked(seen=Seen.BLOCK):
-            return _lost(walk)
+        case Looked(seen=seen):
+            return _looked(walk, seen)
+
+
+def _looked(walk: Walk, seen: Seen) -> tuple[Walk, Effect]:
+    if seen is Seen.MARK:
+        return _mark_stands(walk)
+    if seen is Seen.BLOCK:
+        return _lost(walk)
+    return walk, Mark(number=walk.at + walk.ahead)  # an unclear create: again
 
 
 def _mark_stands(walk: Walk) -> tuple[Walk, Effect]:

@@ -194,7 +194,8 @@ class Manifest:
 
     def owned_by(self, log_id: str, epoch: int, token: str) -> bool:
         """Whether the writer (log_id, epoch, token) still owns the log: all three must match."""
-        return (
-            not self.is_tombstone
-            and (self.log_id, self.epoch, self.token) == (log_id, epoch, token)
+        return not self.is_tombstone and (self.log_id, self.epoch, self.token) == (
+            log_id,
+            epoch,
+            token,
         )

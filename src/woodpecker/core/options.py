@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from woodpecker.core.ids import Kind
 from woodpecker.core.manifest import Options
@@ -45,17 +45,17 @@ BOUNDS: dict[str, Bound] = {
 }
 
 
-def make_options(base: Options, changes: dict[str, Any]) -> Options:
+def make_options(base: Options, changes: Mapping[str, object]) -> Options:
     """``base`` with ``changes`` by option name.
 
     Raises:
         InvalidRequest: unknown name (with the nearest valid one), wrong type, out of bounds.
     """
     values = {name: _checked(name, value) for name, value in changes.items()}
-    return replace(base, **values)
+    return replace(base, **values)  # type: ignore[arg-type]  # each was checked by its bound
 
 
-def _checked(name: str, value: Any) -> Any:
+def _checked(name: str, value: object) -> object:
     bound = BOUNDS.get(name)
     if bound is None:
         near = difflib.get_close_matches(name, BOUNDS, n=1)

@@ -70,24 +70,36 @@ def took_effect(manifest: Manifest | None, command: Command) -> bool:
     """
     if manifest is None:
         return False
-    match command:
-        case CreateLog(log_id=log_id) | ImportLog(log_id=log_id):
-            return manifest.log_id == log_id
-        case RemoveGrave(log_id=log_id):
-            return all(grave.log_id != log_id for grave in manifest.graves)
-        case BuryLog(owner=owner):
-            return any(grave.log_id == owner.log_id for grave in manifest.graves)
-        case OpenWriter(log_id=log_id, token=token):
-            return manifest.log_id == log_id and manifest.token == token
-        case OpenSegment(owner=owner, segment=segment):
-            return _owned(manifest, owner) and manifest.next_segment_id > segment.id
-        case TrimLog(log_id=log_id, before=before, token=token):
-            is_mine = manifest.log_id == log_id and manifest.trim_point >= before
-            return is_mine and (token is None or manifest.trim_token != token)
-        case CloseSegment():
-            return _owned(manifest, command.owner) and _closed_as_told(manifest, command)
-        case _:
-            return manifest.log_id == command.log_id and apply(manifest, command) == manifest
+    effect = _EFFECTS.get(type(command))
+    if effect is not None:
+        return effect(manifest, command)
+    return apply(manifest, command) == manifest  # repeating it would change nothing
+
+
+def _is_created(manifest: Manifest, command: CreateLog) -> bool:
+    return manifest.log_id == command.log_id
+
+
+def _is_opened(manifest: Manifest, command: OpenWriter) -> bool:
+    return manifest.log_id == command.log_id and manifest.token == command.token
+
+
+def _is_segment_open(manifest: Manifest, command: OpenSegment) -> bool:
+    return _owned(manifest, command.owner) and manifest.next_segment_id > command.segment.id
+
+
+def _is_closed_as_told(manifest: Manifest, command: CloseSegment) -> bool:
+    """Only the owner closes, and the owner asks: not OPEN any more means closed as told."""
+    if not _owned(manifest, command.owner):
+        return False
+    for segment in manifest.segments:
+        if segment.id == command.segment_id:
+            return segment.end is not None and segment.end == command.end
+    return command.segment_id < manifest.next_segment_id
+
+
+def _is_buried(manifest: Manifest, command: BuryLog) -> bool:
+    return any(grave.log_id == command.owner.log_id for grave in manifest.graves)
 
 
 def check(manifest: Manifest) -> str | None:
@@ -95,8 +107,12 @@ def check(manifest: Manifest) -> str | None:
     previous: Segment | None = None
     for segment in manifest.segments:
         is_open = segment.state is State.OPEN
-        if is_open != (segment.end is None) or (segment.state is State.SEALED) != bool(segment.sealed):
-            return f"segment {segment.id}: state {segment.state} does not fit its end or sealed object"
+        if is_open != (segment.end is None) or (segment.state is State.SEALED) != bool(
+            segment.sealed
+        ):
+            return (
+                f"segment {segment.id}: state {segment.state} does not fit its end or sealed object"
+            )
         if is_open and segment is not manifest.segments[-1]:
             return f"segment {segment.id} is OPEN but not the last"
         if segment.id >= manifest.next_segment_id or segment.epoch > manifest.epoch:
@@ -146,12 +162,19 @@ def _create(manifest: Manifest | None, command: CreateLog) -> Answer:
 def _import(manifest: Manifest | None, command: ImportLog) -> Answer:
     """The whole manifest was built elsewhere: only its place must be free, and it must be sound."""
     new = command.manifest
-    if manifest is not None and not manifest.is_tombstone:
+    if manifest is not None and not manifest.is_tombstone and not _is_reserved(manifest, new):
         return Refusal(why=Refused.EXISTS, detail=f"log {new.name!r} exists")
     fault = check(new)
     if fault is not None or new.log_id != command.log_id or new.open_segment is not None:
         return Refusal(why=Refused.BROKEN, detail=f"the log to import is not sound: {fault}")
     return replace(new, graves=manifest.graves if manifest is not None else ())
+
+
+def _is_reserved(manifest: Manifest, new: Manifest) -> bool:
+    """An import first writes an empty manifest that counts as being deleted: should it be killed, the
+    deletion is finished by whoever finds it. It differs from a real deletion by its epoch, 0.
+    """
+    return manifest.log_id == new.log_id and manifest.deleting and manifest.epoch == 0
 
 
 def _open_writer(manifest: Manifest, command: OpenWriter) -> Answer:
@@ -233,7 +256,9 @@ def _close_at(manifest: Manifest, command: CloseSegment) -> Answer:
     segment, end = manifest.segments[-1], command.end
     assert end is not None
     if end.seq < segment.base_seq or (manifest.trim_point > end.seq and command.loss is None):
-        return Refusal(why=Refused.BROKEN, detail=f"end {end} of {segment} lies below what was seen")
+        return Refusal(
+            why=Refused.BROKEN, detail=f"end {end} of {segment} lies below what was seen"
+        )
     closed = replace(
         segment,
         state=State.CLOSED,
@@ -262,9 +287,7 @@ def _bury(manifest: Manifest, command: BuryLog) -> Answer:
         return Refusal(why=Refused.BROKEN, detail="a log is buried only by its deletion")
     if manifest.open_segment is not None and not command.forced:
         return Refusal(why=Refused.BROKEN, detail="the OPEN segment is not fenced yet")
-    grave = Grave(
-        log_id=manifest.log_id, deleted_at_ms=command.now_ms, storages=manifest.storages
-    )
+    grave = Grave(log_id=manifest.log_id, deleted_at_ms=command.now_ms, storages=manifest.storages)
     return Manifest(
         name=manifest.name,
         log_id=manifest.log_id,
@@ -391,9 +414,7 @@ def _alter(manifest: Manifest, command: AlterLog) -> Answer:
 
 
 def _remove_grave(manifest: Manifest, command: RemoveGrave) -> Answer:
-    return replace(
-        manifest, graves=tuple(g for g in manifest.graves if g.log_id != command.log_id)
-    )
+    return replace(manifest, graves=tuple(g for g in manifest.graves if g.log_id != command.log_id))
 
 
 # --- helpers ---------------------------------------------------------------------------------------
@@ -411,14 +432,6 @@ def _owned(manifest: Manifest, owner: Owner) -> bool:
     return manifest.owned_by(owner.log_id, owner.epoch, owner.token)
 
 
-def _closed_as_told(manifest: Manifest, command: CloseSegment) -> bool:
-    """Only the owner closes, and the owner asks: not OPEN any more means closed as told."""
-    for segment in manifest.segments:
-        if segment.id == command.segment_id:
-            return segment.end is not None and segment.end == command.end
-    return command.segment_id < manifest.next_segment_id
-
-
 _RULES: dict[type[Any], Callable[[Manifest, Any], Answer]] = {
     OpenWriter: _open_writer,
     OpenSegment: _open_segment,
@@ -430,4 +443,12 @@ _RULES: dict[type[Any], Callable[[Manifest, Any], Answer]] = {
     SpillPage: _spill,
     AlterLog: _alter,
     BuryLog: _bury,
+}
+
+_EFFECTS: dict[type[Any], Callable[[Manifest, Any], bool]] = {
+    CreateLog: _is_created,
+    OpenWriter: _is_opened,
+    OpenSegment: _is_segment_open,
+    CloseSegment: _is_closed_as_told,
+    BuryLog: _is_buried,
 }

@@ -70,6 +70,18 @@ class History:
             self._pages.popitem(last=False)
         return items
 
+    async def kept_bytes(self, manifest: Manifest) -> int:
+        """Bytes of closed segments that reach above the trim point; few pages are read for it."""
+        todo: list[Segment | PageRef] = [*manifest.pages, *manifest.segments]
+        total = 0
+        while todo:
+            item = todo.pop()
+            if isinstance(item, PageRef) and item.base_seq < manifest.trim_point < item.end_seq:
+                todo.extend(await self._load(item))
+            elif isinstance(item, PageRef) or item.end is not None:
+                total += item.bytes if _end_seq(item) > manifest.trim_point else 0
+        return total
+
     async def inner_pages(self, manifest: Manifest) -> AsyncIterator[PageRef]:
         """References that lie inside pages (not those in the manifest itself). Raises: as above."""
         todo = [page for page in manifest.pages if page.level > 0]

@@ -88,9 +88,7 @@ class ObjectSegments:
         walker = _Walker(self._objects, self._runtime, ref, token)
         count = await walker.run()
         if count == 0:
-            return Recovered(
-                end=None, bytes=0, first_timestamp_us=0, last_timestamp_us=0, facts=()
-            )
+            return Recovered(end=None, bytes=0, first_timestamp_us=0, last_timestamp_us=0, facts=())
         return await self._describe(ref, count)
 
     async def _describe(self, ref: SegmentRef, count: int) -> Recovered:
@@ -102,9 +100,7 @@ class ObjectSegments:
         if last.header.has_facts:
             facts = (*facts, last.facts())
         return Recovered(
-            end=End(
-                block=count - 1, seq=last.header.end_seq, digest=last.header.digest.hex()
-            ),
+            end=End(block=count - 1, seq=last.header.end_seq, digest=last.header.digest.hex()),
             bytes=await self._total_bytes(ref, count),
             first_timestamp_us=first.base_timestamp_us,
             last_timestamp_us=last.last_timestamp_us,
@@ -160,9 +156,7 @@ class ObjectSegments:
         prefix = keys.segment_prefix(ref.log_id, ref.segment.id)
         async for page in self._objects.list(prefix):
             doomed = [
-                info.key
-                for info in page
-                if not (keep_fence and endmark.is_mark_size(info.size))
+                info.key for info in page if not (keep_fence and endmark.is_mark_size(info.size))
             ]
             if doomed:
                 await self._objects.delete(doomed)
@@ -178,9 +172,7 @@ class ObjectSegments:
 class _Walker:
     """Carries out one fence walk."""
 
-    def __init__(
-        self, objects: ObjectStore, runtime: Runtime, ref: SegmentRef, token: str
-    ) -> None:
+    def __init__(self, objects: ObjectStore, runtime: Runtime, ref: SegmentRef, token: str) -> None:
         self._objects = objects
         self._runtime = runtime
         self._ref = ref

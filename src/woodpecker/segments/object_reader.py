@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
-from functools import partial
 from functools import partial
 
 from woodpecker.codec import endmark, keys

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from woodpecker.codec import endmark, keys
 from woodpecker.codec.block import HEADER_BYTES, PackedBlock
@@ -24,6 +25,8 @@ from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.base import ReadManifest
 from woodpecker.segments.object_tail import ObjectTail
 from woodpecker.storage.base import Buffer, ObjectStore
+
+T = TypeVar("T")
 
 CUT_BYTES = 4 << 20
 SLOTS = 8
@@ -163,24 +166,23 @@ class ObjectSegmentWriter:
         )
 
     async def _create(self, number: int) -> None:
-        sent = self._sent[number]
-        attempt = 0
+        """Until there is an answer that means something; what it means, ``core`` says."""
+        data, attempt = self._sent[number].data, 0
         while True:
             try:
-                await self._objects.create(self._key(number), sent.data)
+                await self._objects.create(self._key(number), data)
             except (AlreadyExists, OutcomeUnknown) as error:
                 self._last_trouble = str(error)
-                event: rules.Event = rules.Unclear(number=number)
-                break
+                self._advance(rules.Unclear(number=number))
+                return
             except (Unavailable, InvalidRequest, NotFound) as error:
                 # certainly not sent (store away, rights or bucket gone): the same create again
                 self._last_trouble = str(error)
                 attempt += 1
                 await self._runtime.sleep_ms(delay_ms(attempt, self._runtime.random()))
             else:
-                event = rules.Stored(number=number)
-                break
-        self._advance(event)
+                self._advance(rules.Stored(number=number))
+                return
 
     async def _judge(self, number: int) -> None:
         """Read the object, and the manifest after it; both until they answer or the time is over."""
@@ -213,7 +215,7 @@ class ObjectSegmentWriter:
                     return rules.Fate(state=segment.state, mine=mine, end_block=end)
         return rules.Fate(state=None, mine=False)
 
-    async def _patiently(self, ask: Any) -> Any:
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         attempt = 0
         while True:
             try:
@@ -243,7 +245,7 @@ class ObjectSegmentWriter:
         self._pipeline = replace(self._pipeline, limit=self._pipeline.acked)
         self._fail_from(0, lambda _number: error)
 
-    def _fail_from(self, first: int, error_of: Any) -> None:
+    def _fail_from(self, first: int, error_of: Callable[[int], WoodpeckerError]) -> None:
         for number in [n for n in self._sent if n >= first]:
             future = self._sent.pop(number).future
             if not future.done():
@@ -251,7 +253,7 @@ class ObjectSegmentWriter:
                 future.set_exception(error)
                 future.exception()  # a writer that is being dropped need not look at each
 
-    def _spawn(self, work: Any, name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = self._runtime.spawn(work, f"segment {self._segment.id}: {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from woodpecker.errors import InvalidRequest
 from woodpecker.storage.names import check_key
@@ -64,6 +64,17 @@ class StoreSettings:
     account: str = ""  # Azure storage account
     account_key: str = field(default="", repr=False)
     sas_token: str = field(default="", repr=False)
+
+    @property
+    def public_url(self) -> str:
+        """The URL with every option that is no secret: enough to find the place again."""
+        public = {
+            name: str(value).lower() if isinstance(value, bool) else value
+            for name in OPTIONS[self.scheme]
+            if (value := getattr(self, name)) != self.__dataclass_fields__[name].default
+            and self.__dataclass_fields__[name].repr
+        }
+        return self.url + (f"?{urlencode(public)}" if public else "")
 
     @property
     def url(self) -> str:

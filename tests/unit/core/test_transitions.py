@@ -270,9 +270,10 @@ def test_an_ended_log_takes_no_writer() -> None:
     manifest = run(manifest, close(manifest, 2, ended=True))
     command = OpenWriter(log_id=LOG, seen_epoch=1, token="t2")
     assert refused(manifest, command) is Refused.ENDED
-    assert refused(
-        manifest, OpenSegment(owner=owner(manifest), segment=next_segment(manifest))
-    ) is Refused.ENDED
+    assert (
+        refused(manifest, OpenSegment(owner=owner(manifest), segment=next_segment(manifest)))
+        is Refused.ENDED
+    )
 
 
 def test_deletion_is_a_takeover_and_leaves_a_grave() -> None:
@@ -281,13 +282,9 @@ def test_deletion_is_a_takeover_and_leaves_a_grave() -> None:
     old = owner(manifest)
     dying = run(manifest, OpenWriter(log_id=LOG, seen_epoch=1, token="d", to_delete=True))
     assert refused(dying, close(manifest, 1)) is Refused.FENCED
-    assert refused(
-        dying, OpenWriter(log_id=LOG, seen_epoch=2, token="x")
-    ) is Refused.NOT_FOUND
+    assert refused(dying, OpenWriter(log_id=LOG, seen_epoch=2, token="x")) is Refused.NOT_FOUND
     assert refused(dying, BuryLog(owner=owner(dying), now_ms=9)) is Refused.BROKEN
-    dead = run(
-        dying, replace(close(dying, 0), end=None), BuryLog(owner=owner(dying), now_ms=9)
-    )
+    dead = run(dying, replace(close(dying, 0), end=None), BuryLog(owner=owner(dying), now_ms=9))
     assert dead.is_tombstone and dead.graves[0].log_id == LOG
     assert refused(dead, OpenWriter(log_id=LOG, seen_epoch=2, token="x")) is Refused.NOT_FOUND
     reborn = run(dead, create("b" * 32))

@@ -1,0 +1,309 @@
+"""Group commit at work: drafts are cut into blocks, sent, acknowledged in order.
+
+``core/batcher.py`` says when to cut; ``mover.py`` opens and rolls segments and stops the pump meanwhile.
+The first failure after a seq was given out ends everything: nothing later is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from woodpecker.client.environment import Environment
+from woodpecker.client.mover import Mover
+from woodpecker.client.queue import Pending, Queue
+from woodpecker.client.room import RoomLine
+from woodpecker.client.segment_chain import SegmentChain
+from woodpecker.client.sessions import Sessions
+from woodpecker.client.takeover import TakenOver
+from woodpecker.codec.block import Block, PackedBlock
+from woodpecker.core.batcher import may_cut
+from woodpecker.core.register import BlockFacts
+from woodpecker.core.timestamps import raised
+from woodpecker.errors import (
+    Closed,
+    Fenced,
+    LogEnded,
+    NotWritten,
+    OutcomeUnknown,
+    WoodpeckerError,
+)
+from woodpecker.observability.base import SILENT
+from woodpecker.observability.names import Counter, Event, Histogram
+
+BLOCK_OVERHEAD_BYTES = 8192  # header and padding of one more block
+
+
+@dataclass(slots=True, kw_only=True)
+class _InFlight:
+    """A block handed to its segment and not answered yet."""
+
+    draft: Pending
+    block: PackedBlock
+    sent_ms: float
+    facts: BlockFacts | None  # what the block changes in the register, if anything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """Entries of unknown outcome, and the segment they were packed for."""
+
+    first_seq: int
+    count: int
+    segment_id: int
+
+
+class Pump:
+    """The moving parts of one writer; used from its event loop only."""
+
+    def __init__(self, env: Environment, name: str, taken: TakenOver) -> None:
+        manifest = taken.manifest
+        self.name = name
+        self.env = env
+        self.loop = asyncio.get_running_loop()
+        self.chain = SegmentChain(env, name, taken)
+        self.queue = Queue(
+            next_seq=manifest.next_seq,
+            last_timestamp_us=manifest.timestamp_us,
+            max_bytes=manifest.options.queue_max_bytes,
+            cut_bytes=self.chain.cut_bytes,
+            policy=manifest.options.timestamps,
+            now_us=env.runtime.now_us,
+            now_ms=env.runtime.monotonic_ms,
+        )
+        self.room = RoomLine(self.queue)
+        self.sessions = Sessions(taken.register, manifest.options.max_producers)
+        self.visible = manifest.next_seq
+        self.error: WoodpeckerError | None = None
+        self.doubts: list[Doubt] = []
+        self.is_kicked = False
+        self._mover = Mover(self)
+        self._in_flight: deque[_InFlight] = deque()
+        self._last_timestamp_us = manifest.timestamp_us
+        self._flush_until = 0  # drafts that begin below are cut without linger
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._idle: list[asyncio.Future[None]] = []  # waiting until nothing is left to do
+        self._drained: asyncio.Future[None] | None = None  # waiting for the blocks in flight
+
+    def kick(self) -> None:
+        """Look once, at the end of this turn of the loop, what can be cut."""
+        if not self.is_kicked:
+            self.is_kicked = True
+            self.loop.call_soon(self.run)
+
+    def run(self) -> None:
+        """Cut and send what may be sent now."""
+        self.is_kicked = False
+        while self.queue.drafts and self.error is None and not self._mover.is_stopped:
+            segment = self.chain.current
+            if segment is None:
+                self._mover.open()
+                return
+            draft = self.queue.drafts[0]
+            if not may_cut(
+                full=self.queue.is_full(),
+                in_flight=len(self._in_flight),
+                slots=segment.slots,
+                partial_slots=segment.partial_slots,
+                flushing=draft.base_seq < self._flush_until,
+                linger_over=self._is_linger_over(draft),
+            ):
+                return
+            self._send(self.queue.pop())
+            self._mover.look_ahead()
+
+    def _is_linger_over(self, draft: Pending) -> bool:
+        linger_ms = self.chain.options.linger_ms
+        if not linger_ms:
+            return True
+        left_ms = draft.first_ms + linger_ms - self.env.runtime.monotonic_ms()
+        if left_ms <= 0:
+            return True
+        if self._linger_timer is None:
+            self._linger_timer = self.loop.call_later(left_ms / 1000, self._linger_ended)
+        return False
+
+    def _linger_ended(self) -> None:
+        self._linger_timer = None
+        self.kick()
+
+    def _send(self, draft: Pending) -> None:
+        """Pack a draft into the next block and hand it to the segment."""
+        now_us = max(self.env.runtime.now_us(), self._last_timestamp_us)
+        if draft.timestamps is not None:
+            draft.timestamps = raised(draft.timestamps, self._last_timestamp_us)
+        try:
+            block = self.chain.pack(draft, base_timestamp_us=now_us, lac=self.visible - 1)
+        except WoodpeckerError as error:  # a limit of the format that admission did not see
+            self.queue.release(draft)
+            draft.fail(NotWritten(f"log {self.name!r}: {error}"))
+            self.end(error)
+            return
+        self._last_timestamp_us = max(self._last_timestamp_us, block.last_timestamp_us)
+        sent = _InFlight(
+            draft=draft,
+            block=block,
+            sent_ms=self.env.runtime.monotonic_ms(),
+            facts=Block.parse(block.buffer).facts() if block.header.has_facts else None,
+        )
+        self._in_flight.append(sent)
+        future = self.chain.submit(block)
+        if future.done():
+            self._answered(future)
+        else:
+            future.add_done_callback(self._answered)
+
+    # --- answers ---
+
+    def _answered(self, future: asyncio.Future[None]) -> None:
+        """The oldest block in flight is durable, or has failed; answers come in order."""
+        sent = self._in_flight.popleft()
+        if future.cancelled():
+            self._failed(sent, OutcomeUnknown(f"log {self.name!r}: a write was cancelled"))
+            return
+        error = future.exception()
+        if error is None:
+            self._acknowledge(sent)
+        elif isinstance(error, WoodpeckerError):
+            self._failed(sent, error)
+        else:
+            raise error  # a bug: nothing swallows it
+
+    def _acknowledge(self, sent: _InFlight) -> None:
+        self.visible = sent.block.header.end_seq
+        self.queue.release(sent.draft)
+        sent.draft.resolve()
+        if sent.facts is not None:
+            self.sessions.acknowledged(sent.draft.batches, sent.facts)
+        if self.env.observer is not SILENT:
+            self._observe(sent)
+        self.room.let_in()
+        if not self._in_flight:
+            self._wake_drained()
+            if self._idle and not self.queue.drafts:
+                self._wake_idle()
+        if self.queue.drafts:
+            self.kick()
+
+    def _observe(self, sent: _InFlight) -> None:
+        kind, observer = str(self.chain.kind), self.env.observer
+        observer.count(Counter.APPENDS, sent.draft.count, kind=kind)
+        observer.count(Counter.APPENDED_BYTES, sent.draft.payload_bytes, kind=kind)
+        observer.count(Counter.BLOCKS, kind=kind)
+        observer.count(Counter.BLOCK_BYTES, sent.block.header.size_bytes, kind=kind)
+        observer.observe(Histogram.BLOCK_SIZE, sent.block.header.size_bytes, kind=kind)
+        latency_ms = self.env.runtime.monotonic_ms() - sent.sent_ms
+        observer.observe(Histogram.APPEND_LATENCY, latency_ms, kind=kind)
+
+    def _failed(self, sent: _InFlight, cause: WoodpeckerError) -> None:
+        """Each block in flight has an answer of its own; the first one ends the writer."""
+        self.queue.release(sent.draft)
+        is_unknown = isinstance(cause, OutcomeUnknown) or (
+            isinstance(cause, Fenced) and cause.outcome == "unknown"
+        )
+        if is_unknown:
+            header = sent.block.header
+            doubt = Doubt(
+                first_seq=header.base_seq, count=header.count, segment_id=header.segment_id
+            )
+            self.doubts.append(doubt)
+        sent.draft.fail(cause)
+        self.end(cause)
+
+    def end(self, cause: WoodpeckerError) -> None:
+        """Nothing is sent any more; what was never handed to a store is NotWritten."""
+        if self.error is not None:
+            return
+        self.error = cause
+        is_fenced = isinstance(cause, Fenced)
+        if is_fenced:
+            self.env.observer.count(Counter.FENCED)
+            self.env.observer.event(Event.WRITER_FENCED, log=self.name, epoch=self.epoch)
+        else:
+            self.env.observer.event(
+                Event.WRITER_FAILED, log=self.name, epoch=self.epoch, error=str(cause)
+            )
+        self.queue.refuse_all(self.not_handed_over(cause))
+        self._wake_idle()
+        self._wake_drained()
+        self.room.open_up()
+
+    def not_handed_over(self, cause: WoodpeckerError) -> WoodpeckerError:
+        """What to tell about an entry that no store ever got, when ``cause`` ended the writer."""
+        if isinstance(cause, Fenced):
+            return Fenced(str(cause), outcome="not_written")
+        if isinstance(cause, (LogEnded, Closed)):
+            return cause
+        return NotWritten(f"log {self.name!r}: never sent, for the writer ended: {cause}")
+
+    # --- waiting ---
+
+    async def flush(self) -> None:
+        """Wait until everything put in so far is durable. Raises: what has ended the writer."""
+        if self.error is not None:
+            raise self.error
+        self.flush_soon()
+        while self.queue.drafts or self._in_flight:
+            waiting: asyncio.Future[None] = self.loop.create_future()
+            self._idle.append(waiting)
+            await waiting
+            if self.error is not None:
+                raise self.error
+
+    def flush_soon(self) -> None:
+        """Cut what is there without linger."""
+        self._flush_until = max(self._flush_until, self.queue.next_seq + 1)
+        self.kick()
+
+    async def drain(self) -> None:
+        """Wait until no block is in flight; nothing must be sent meanwhile."""
+        if self._in_flight and self.error is None:
+            self._drained = self.loop.create_future()
+            await self._drained
+
+    def _wake_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for waiting in idle:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _wake_drained(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # --- for the mover ---
+
+    def settle(self) -> None:
+        """The segment moved, or could not: what waits goes on."""
+        self.queue.cut_bytes = self.chain.cut_bytes
+        if self.queue.drafts and self.error is None and self.chain.current is not None:
+            try:
+                self.chain.reserve(self.queue.bytes)  # admitted under the segment before
+            except NotWritten as error:
+                self.queue.refuse_all(error)
+        self.room.let_in()
+        if not self.queue.drafts and not self._in_flight:
+            self._wake_idle()
+        self.kick()
+
+    def reserve(self, size_bytes: int) -> None:
+        """Room on the disk for all that waits, this, and the rest of the draft it begins.
+
+        Raises: NotWritten: there is none; nothing has happened.
+        """
+        slack = self.queue.cut_bytes + BLOCK_OVERHEAD_BYTES * (1 + len(self.queue.drafts))
+        self.chain.reserve(self.queue.bytes + size_bytes + slack)
+
+    @property
+    def epoch(self) -> int:
+        """The writer's epoch."""
+        return self.chain.owner.epoch
+
+    async def close(self) -> None:
+        """Stop timers and moves, close the segment if the writer is sound, let go."""
+        self.room.open_up()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+        await self._mover.stop()
+        await self.chain.close(self.sessions.settled(), clean=self.error is None)
