@@ -77,7 +77,12 @@ async def read_register(objects: ObjectStore, segment: Segment) -> Register:
 
 
 async def check_sealed(
-    objects: ObjectStore, key: str, log_id: str, segment: Segment, *, on_block: OnBlock | None = None
+    objects: ObjectStore,
+    key: str,
+    log_id: str,
+    segment: Segment,
+    *,
+    on_block: OnBlock | None = None,
 ) -> SealedCheck:
     """Read the object at ``key`` completely; see that it is exactly the closed ``segment``.
 

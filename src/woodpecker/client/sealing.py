@@ -8,14 +8,14 @@ after all of it was read back; blocks go only after a manifest read shows the se
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from typing import Protocol
 
 from woodpecker.client.chain import ChainScan
 from woodpecker.client.checkpoints import last_closed, register_before, scan_blocks
 from woodpecker.client.environment import Environment
 from woodpecker.client.sealed_objects import SealedCheck, check_sealed
 from woodpecker.codec import keys
-from woodpecker.codec.block import Buffer
+from woodpecker.codec.block import Block, Buffer
 from woodpecker.core.backoff import delay_ms
 from woodpecker.core.commands import SealSegment
 from woodpecker.core.file_rules import padded
@@ -32,9 +32,13 @@ PART_BYTES = 4 << 20
 WRITE_TRIES = 5
 
 
-async def seal_log(env: Environment, name: str, *, log_id: str | None = None) -> int:
+async def seal_log(
+    env: Environment, name: str, *, log_id: str | None = None, settle_ms: int = 0
+) -> int:
     """Seal all CLOSED segments of a log, oldest first; returns how many this call sealed.
 
+    Args:
+        settle_ms: leave those closed less than this ago to the process that closed them.
     Raises: NotFound: the log is gone. Unavailable, OutcomeUnknown: again later. Corrupt: damage.
     Cancellation: nothing is lost; the next call goes on.
     """
@@ -42,7 +46,7 @@ async def seal_log(env: Environment, name: str, *, log_id: str | None = None) ->
     while True:
         manifest = await env.catalog.read(name, log_id=log_id)
         segment = first_to_seal(manifest)
-        if segment is None:
+        if segment is None or env.runtime.now_us() // 1000 < segment.closed_at_ms + settle_ms:
             return count
         log_id = manifest.log_id
         try:
@@ -130,7 +134,7 @@ async def _seal_in_place(
     env: Environment, manifest: Manifest, segment: Segment, objects: ObjectStore, before: Register
 ) -> bool:
     key = sealed_key(manifest, segment)
-    if not _is_padded(segment, objects, key):
+    if not is_padded(segment, objects, key):
         return False
     scan = await scan_blocks(env, manifest, segment)
     ref = SegmentRef(log_id=manifest.log_id, segment=segment)
@@ -145,7 +149,8 @@ async def _write(
 ) -> None:
     key = sealed_key(manifest, segment)
     for attempt in range(1, WRITE_TRIES + 1):
-        parts = _Parts(env, manifest, segment, padding=_is_padded(segment, objects, key))
+        source = env.source(manifest, segment)
+        parts = Parts(source, manifest, segment, padding=is_padded(segment, objects, key))
         try:
             await objects.write_stream(key, parts.joined(before))
         except OutcomeUnknown:
@@ -157,7 +162,7 @@ async def _write(
             return
 
 
-def _is_padded(segment: Segment, objects: ObjectStore, key: str) -> bool:
+def is_padded(segment: Segment, objects: ObjectStore, key: str) -> bool:
     """Whether blocks are laid out as in a data file: where one may become the object by a new name.
 
     A copy must have the same bytes, or a slow copier would replace the object by another one.
@@ -165,13 +170,23 @@ def _is_padded(segment: Segment, objects: ObjectStore, key: str) -> bool:
     return segment.kind is Kind.FILE and objects.local_path(key) is not None
 
 
-class _Parts:
-    """The bytes of a sealed object, block by block from where the segment is now."""
+class Blocks(Protocol):
+    """Where the blocks of a segment are read from."""
+
+    def blocks(self, seq: int) -> AsyncIterator[Block]:
+        """Verified blocks, from the first one on."""
+
+    async def close(self) -> None:
+        """Release what is held."""
+
+
+class Parts:
+    """The bytes of a sealed object, block by block from where its blocks are now. Used once."""
 
     def __init__(
-        self, env: Environment, manifest: Manifest, segment: Segment, *, padding: bool
+        self, source: Blocks, manifest: Manifest, segment: Segment, *, padding: bool
     ) -> None:
-        self._source = env.source(manifest, replace(segment, state=State.CLOSED, sealed=None))
+        self._source = source
         self._scan = ChainScan(
             manifest.log_id, segment, f"log {manifest.name!r} segment {segment.id}"
         )

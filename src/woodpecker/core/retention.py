@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from woodpecker.core.ids import Kind, State
 from woodpecker.core.manifest import Manifest, Options, Segment
 
 CLOCK_TOLERANCE_MS = 5 * 60_000
@@ -24,6 +25,16 @@ class Span:
     end_seq: int
     bytes: int
     last_timestamp_us: int
+
+
+def span_of(segment: Segment) -> Span:
+    """A closed segment as retention sees it."""
+    assert segment.end is not None
+    return Span(
+        end_seq=segment.end.seq,
+        bytes=segment.bytes,
+        last_timestamp_us=segment.last_timestamp_us,
+    )
 
 
 def clocks_agree(store_ms: int | None, own_ms: int) -> bool:
@@ -87,18 +98,41 @@ def fold_due(manifest: Manifest) -> tuple[int, int, int] | None:
     return None
 
 
-def has_work(manifest: Manifest) -> bool:
-    """Whether a background worker should look closer at the log. Cheap: asked for every log."""
+def may_trim(manifest: Manifest, now_us: int) -> bool:
+    """Whether retention could find something, judged by the manifest alone."""
     options = manifest.options
-    if manifest.is_tombstone or manifest.deleting or manifest.graves:
-        return True
+    if options.retention_age_s is None and options.retention_bytes is None:
+        return False
+    if manifest.pages:
+        return True  # their segments have to be looked at
+    spans = [
+        span_of(segment)
+        for segment in manifest.segments
+        if segment.end is not None and segment.end.seq > manifest.trim_point
+    ]
+    kept_bytes = sum(span.bytes for span in spans)
+    return trim_target(spans, options, now_us=now_us, kept_bytes=kept_bytes) is not None
+
+
+def has_work(manifest: Manifest, now_us: int) -> bool:
+    """Whether a background worker should look closer at the log. Cheap: asked for every log."""
+    if manifest.is_tombstone:
+        return False  # the sweep sees to graves
     return bool(
-        any(segment.end is not None and segment.sealed is None for segment in manifest.segments)
+        manifest.deleting
+        or has_unsealed(manifest)
         or droppable(manifest)
         or (manifest.pages and manifest.anchor.seq < manifest.trim_point)
         or manifest.trim_pending is not None
-        or options.retention_age_s is not None
-        or options.retention_bytes is not None
+        or may_trim(manifest, now_us)
         or spill_due(manifest)
         or fold_due(manifest)
+    )
+
+
+def has_unsealed(manifest: Manifest, kind: Kind | None = None) -> bool:
+    """Whether a CLOSED segment (of ``kind``) waits to be sealed."""
+    return any(
+        segment.state is State.CLOSED and kind in (None, segment.kind)
+        for segment in manifest.segments
     )

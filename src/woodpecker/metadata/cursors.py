@@ -21,11 +21,15 @@ CHANGE_TIMEOUT_MS = 30_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCursor:
-    """A cursor as read. ``cursor`` None: there is none; ``version`` may still be of a deleted one."""
+    """A cursor as read. ``cursor`` None: there is none; ``version`` may still be of a deleted one.
+
+    ``is_written``: this very call wrote it.
+    """
 
     name: str
     cursor: Cursor | None
     version: str | None
+    is_written: bool = False
 
 
 Decide = Callable[[Cursor | None], Cursor | None]
@@ -72,11 +76,11 @@ class Cursors:
             wanted = self._stamped(wanted) if attempt == 0 else wanted
             try:
                 version = await self._put(log_id, name, wanted, seen.version)
-                return _as_stored(name, wanted, version)
+                return replace(_as_stored(name, wanted, version), is_written=True)
             except Conflict:
                 seen = await self.load(log_id, name)
                 if seen.cursor is not None and seen.cursor.nonce == wanted.nonce:
-                    return seen
+                    return replace(seen, is_written=True)
                 wanted, attempt = decide(seen.cursor), 0
             except (OutcomeUnknown, Unavailable):
                 attempt += 1
