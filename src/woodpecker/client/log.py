@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 from woodpecker.client import export as export_module
-from woodpecker.client import reader, retention, takeover, verify
+from woodpecker.client import reader, retention, salvage, takeover, verify
 from woodpecker.client.batch import Batch
 from woodpecker.client.cursor import Cursor, list_cursors, open_cursor
 from woodpecker.client.describe import Description, describe
@@ -185,6 +185,19 @@ class Log:
         """
         return await verify.verify_log(
             self._env, self.name, self.log_id, start=start, end=end, repair=repair
+        )
+
+    async def recover(self, *, accept_loss: bool = False) -> salvage.RecoverReport:
+        """Close the segment that a dead writer left open, without opening a writer. A take-over.
+
+        Args:
+            accept_loss: a person's decision: if the segment cannot be recovered (its host or file is
+                gone, or it is damaged), keep what can be read and record the rest as lost.
+        Raises: Corrupt, Unavailable: it cannot be recovered; Fenced; NotFound.
+        """
+        self._check_writable()
+        return await salvage.recover_log(
+            self._env, self.name, self.log_id, accept_loss=accept_loss
         )
 
     async def export(self, path: str) -> export_module.ExportReport:

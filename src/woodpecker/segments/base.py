@@ -146,6 +146,13 @@ class SegmentStore(Protocol):
             Unavailable(host or pid): cannot be fenced from here. Corrupt: damaged below its end.
         """
 
+    async def salvage(self, ref: SegmentRef, *, token: str) -> Recovered:
+        """As ``recover``, for a segment that it refuses: up to the first block that is not there.
+
+        Only after a person has accepted the loss of what follows (``woodpecker log recover``).
+        Raises: Unavailable: the writer may live and cannot be fenced from here.
+        """
+
     def source(self, ref: SegmentRef) -> BlockSource:
         """Reader of an OPEN or CLOSED segment."""
 

@@ -38,6 +38,7 @@ from woodpecker.segments.object_writer import ObjectSegmentWriter
 from woodpecker.storage.base import ObjectStore
 
 READS_AT_ONCE = 32
+NOTHING = Recovered(end=None, bytes=0, first_timestamp_us=0, last_timestamp_us=0, facts=())
 MARK_TRIES = 20
 
 
@@ -88,8 +89,23 @@ class ObjectSegments:
         walker = _Walker(self._objects, self._runtime, ref, token)
         count = await walker.run()
         if count == 0:
-            return Recovered(end=None, bytes=0, first_timestamp_us=0, last_timestamp_us=0, facts=())
+            return NOTHING
         return await self._describe(ref, count)
+
+    async def salvage(self, ref: SegmentRef, *, token: str) -> Recovered:
+        """Blocks from the beginning up to the first that fails its checks; a mark stops the writer."""
+        try:
+            count = await _Walker(self._objects, self._runtime, ref, token).run()
+        except Corrupt:  # a strange object stands where the mark should be: it stops a writer as well
+            count = 1 << 40
+        source, blocks = self.source(ref), 0
+        try:
+            async for _ in source.blocks(ref.segment.base_seq):
+                blocks += 1
+        except (Corrupt, NotFound):
+            pass
+        blocks = min(blocks, count)
+        return await self._describe(ref, blocks) if blocks else NOTHING
 
     async def _describe(self, ref: SegmentRef, count: int) -> Recovered:
         last = await self._read_block(ref, count - 1)
