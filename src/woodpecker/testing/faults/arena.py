@@ -1,0 +1,200 @@
+"""One run: a store, worker processes, a log, and what is judged at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import woodpecker as wp
+from woodpecker.client.log import Log
+from woodpecker.testing.checkers import Final, Violation, check
+from woodpecker.testing.faults.job import Job
+from woodpecker.testing.faults.leftovers import leftovers
+from woodpecker.testing.faults.payloads import item_of
+from woodpecker.testing.faults.places import Place
+from woodpecker.testing.faults.workers import Worker, Workers
+from woodpecker.testing.history import Event, History, collect, decode_file
+
+LOG = "kill"
+LOG_OPTIONS = {"segment_max_bytes": 256 << 10, "segment_max_blocks": 40, "segment_max_age_s": 2}
+CATCH_UP_S = 60
+SWEEPS = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a run did and found."""
+
+    title: str
+    seed: int
+    command: str
+    seconds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+    violations: list[Violation] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing was broken."""
+        return not self.violations
+
+    def fail(self, rule: str, text: str) -> None:
+        """Something is wrong that no history shows."""
+        self.violations.append(Violation(rule=rule, text=text))
+
+    def __str__(self) -> str:
+        lines = [f"{self.title}: seed {self.seed}, {self.seconds:.0f} s"]
+        lines += [f"  {count:9,}  {what}" for what, count in sorted(self.counts.items())]
+        lines += [f"  BROKEN {violation}" for violation in self.violations]
+        lines.append("  all invariants hold" if self.is_good else f"  again: {self.command}")
+        return "\n".join(lines)
+
+
+@dataclass(slots=True, kw_only=True)
+class Arena:
+    """What a run works with. ``rng`` draws everything that the orchestrator decides."""
+
+    directory: Path
+    place: Place
+    workers: Workers
+    rng: random.Random
+    report: Report
+    log: str = LOG
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def client(self, *, background: bool = False) -> wp.Client:
+        """A client of this process."""
+        return wp.connect(self.place.url, metadata=self.place.metadata, background=background)
+
+    async def create(self, **options: Any) -> None:
+        """Create the log with small segments, so that it rolls all the time."""
+        async with self.client() as client:
+            await client.create_log(self.log, **{**LOG_OPTIONS, **options})
+
+    async def start(self, role: str, *, max_s: int = 120, **settings: Any) -> Worker:
+        """Start a worker of the given role."""
+        job = Job(
+            role=role,
+            name=f"{role[0]}{self.workers.started}",
+            log=self.log,
+            url=self.place.url,
+            metadata=self.place.metadata,
+            directory=str(self.directory),
+            seed=self.rng.getrandbits(48),
+            max_s=max_s,
+            settings={**self.settings, **settings} if role == "writer" else settings,
+        )
+        return await self.workers.start(job)
+
+    def history(self) -> History:
+        """What all processes have written down."""
+        events: list[Event] = []
+        for path in sorted(self.directory.glob("*.jsonl")):
+            events += decode_file(path.read_bytes())
+        return collect(events)
+
+    async def settle(self, followers: list[Worker]) -> None:
+        """A last writer opens and closes; followers reach the tail; then everything is judged."""
+        last = await self.start("writer", load_s=0.2, reopen=False)
+        if await self.workers.wait(last) != 0:
+            self.report.fail("I7", f"the last writer ended with status {last.status}")
+        async with self.client() as client:
+            log = await client.open_log(self.log)
+            await self._await_followers(log, [f.job.settings["cursor"] for f in followers])
+            for follower in followers:
+                await self.workers.kill(follower)
+            await self._clean(client)
+            final = await self._read(log)
+            await self._judge(log, final)
+            await leftovers(client, self.log, self.report.fail)
+
+    async def _await_followers(self, log: Log, names: list[str]) -> None:
+        tail = await log.tail()
+        positions: dict[str, int] = {}
+        for _ in range(CATCH_UP_S * 10):
+            positions = {cursor.name: cursor.position for cursor in await log.cursors()}
+            if all(positions[name] >= tail for name in names):
+                return
+            await asyncio.sleep(0.1)
+        self.report.fail("I7", f"followers stand at {positions}, the tail has been {tail} for long")
+
+    async def _clean(self, client: wp.Client) -> None:
+        """Do all background work; it must come to an end."""
+        for _ in range(SWEEPS):
+            await client.run_background(self.log)
+            log = await client.open_log(self.log)
+            if (await log.describe()).unsealed_count == 0:
+                return
+            await asyncio.sleep(0.1)
+        self.report.fail("I9", "segments stay unsealed however often background work is done")
+
+    async def _read(self, log: Log) -> Final:
+        first = (await log.describe()).trim_point
+        items = [item_of(entry) async for entry in log.read()]
+        return Final(first=first, items=tuple(items))
+
+    async def _judge(self, log: Log, final: Final) -> None:
+        try:
+            await log.verify()
+        except wp.WoodpeckerError as error:
+            self.report.fail("I6", f"verify: {error}")
+        history = await asyncio.to_thread(self.history)
+        self.report.violations += await asyncio.to_thread(check, history, final)
+        for note in history.notes:
+            if note.what in ("failed", "corrupt"):
+                self.report.fail("errors", f"{note.process}: {note.what}: {note.text}")
+        description = await log.describe()
+        self._count(history, final, description)
+
+    def _count(self, history: History, final: Final, description: Any) -> None:
+        counts = self.report.counts
+        appends = history.of("append")
+        counts["entries in the log"] = final.end
+        counts["entries acknowledged"] = sum(len(a.call.items) for a in appends if a.is_ok)
+        for outcome in ("unknown", "refused", "not_written"):
+            found = sum(len(a.call.items) for a in appends if a.outcome == outcome)
+            counts[f"entries {outcome}"] = found
+        counts["take-overs"] = sum(op.is_ok for op in history.of("open"))
+        counts["trims"] = sum(op.is_ok for op in history.of("trim"))
+        counts["answers of resolve"] = len(history.of("resolve"))
+        counts["entries shown to readers"] = sum(
+            len(seen.items) for view in history.views for seen in view.seen
+        )
+        counts["processes"] = self.workers.started
+        counts["segments"] = description.segments[-1].id + 1 if description.segments else 0
+        for note in history.notes:
+            counts[f"note {note.what}"] += 1
+
+
+@asynccontextmanager
+async def arena(
+    title: str, place: Place, directory: Path, *, seed: int, command: str
+) -> AsyncIterator[Arena]:
+    """Everything a run needs, ended whatever happens."""
+    started = time.monotonic()
+    report = Report(title=title, seed=seed, command=command)
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(place)
+        workers = await stack.enter_async_context(Workers(directory))
+        yield Arena(
+            directory=directory,
+            place=place,
+            workers=workers,
+            rng=random.Random(seed),
+            report=report,
+        )
+        report.seconds = time.monotonic() - started
+
+
+def say(text: str) -> None:
+    """Tell the person who runs it."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
