@@ -9,6 +9,7 @@ from woodpecker.client.patience import PATIENCE_MS, Patience
 from woodpecker.core.manifest import Manifest
 from woodpecker.core.reading import AtSeq, AtTime, BeforeTail, Earliest, EndSpot, Spot, beyond_tail
 from woodpecker.errors import NotFound, OutOfRange, Unavailable
+from woodpecker.segments.prefetch import closing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +141,11 @@ class _Finder:
 
     async def _search(self, manifest: Manifest, timestamp_us: int) -> int:
         segments = self._env.segments(manifest, from_us=timestamp_us)
-        async for segment in segments:
-            source = self._env.source(manifest, segment)
-            try:
-                seq = await source.seq_at(timestamp_us)
-                end = await source.visible_end()
-            finally:
-                await source.close()
-            if seq < end:
-                return seq
-        return await self._visible_end(manifest)
+        async with closing(segments):
+            async for segment in segments:  # the first is the one: times never fall along the log
+                source = self._env.source(manifest, segment)
+                try:
+                    return await source.seq_at(timestamp_us)
+                finally:
+                    await source.close()
+        return manifest.next_seq

@@ -97,7 +97,7 @@ class Walk:
         self._waiting.progress()
 
     async def _look(self) -> Manifest | None:
-        """Read the manifest and look where we are in it; None: nothing to read there now."""
+        """Read the manifest and look where we are in it; None: the store is away."""
         self._wait.before_look()
         try:
             manifest, version = await self._env.catalog.look(self._name, log_id=self._log_id)
@@ -109,8 +109,7 @@ class Walk:
         self._version = version
         await self._wait.looked(version)
         check_place(self._place, manifest)
-        self._is_done = is_finished(self._place, manifest)
-        return None if self._is_done else manifest
+        return manifest
 
     async def _through(self, manifest: Manifest) -> AsyncIterator[Batch]:
         """Batches of all segments from our place on, until the manifest must be read again."""

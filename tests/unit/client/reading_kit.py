@@ -77,8 +77,11 @@ class OpenPart:
     def __init__(self) -> None:
         self.blocks: list[PackedBlock] = []
         self.moved = asyncio.Event()
+        self.looks = 0
         self.is_gone = False
         self.is_away = False
+        self.is_flaky = False  # every other look finds nothing
+        self.skips_controls = False  # begins at the block that holds the seq, as a store may
 
     def wake(self) -> None:
         self.moved.set()
@@ -97,21 +100,24 @@ class OpenSource:
     def _check(self) -> None:
         if self._part.is_away:
             raise Unavailable("the blocks are away")
-        if self._part.is_gone:
+        self._part.looks += 1
+        if self._part.is_gone or (self._part.is_flaky and self._part.looks % 2):
             raise NotFound("the blocks are gone")
 
     async def blocks(self, seq: int) -> AsyncIterator[Block]:
-        number = 0
-        while True:
-            self._check()
-            if number == len(self._part.blocks):
-                return
+        self._check()
+        base_seq, number = self._ref.segment.base_seq, 0
+        while number < len(self._part.blocks):
             packed = self._part.blocks[number]
             header = packed.header
             number += 1
+            is_empty_at_seq = header.base_seq == header.end_seq == seq
+            if self._part.skips_controls and is_empty_at_seq and seq != base_seq:
+                continue
             if header.end_seq > seq or header.base_seq >= seq:
                 await asyncio.sleep(0)
                 yield Block.parse(packed.buffer)
+                self._check()
 
     async def visible_end(self) -> int:
         self._check()

@@ -450,6 +450,49 @@ async def test_control_blocks_before_a_followers_place_in_the_sealed_form(kit: L
     await follower.cancel()
 
 
+async def test_control_blocks_at_the_end_of_a_segment_behind_a_followers_place(
+    kit: LogKit,
+) -> None:
+    await kit.open()
+    await kit.show(numbered(0, 2))
+    follower = Follower(kit)
+    await follower.has(2)
+    await follower.idle()
+    kit.parts[0].is_away = True
+    await kit.show([])
+    await kit.close(roll=True)
+    await kit.seal()
+    await kit.show(numbered(2, 2))
+    assert await follower.has(4) == numbered(0, 4)
+    await follower.cancel()
+
+
+async def test_a_source_that_begins_at_the_block_holding_the_seq(kit: LogKit) -> None:
+    """It passes over a control block at our place: one step back the chain is found again."""
+    await kit.open()
+    await kit.show(numbered(0, 2))
+    follower = Follower(kit)
+    await follower.has(2)
+    await follower.idle()
+    kit.parts[0].skips_controls = True
+    await kit.show([])
+    await kit.show([])
+    await kit.show(numbered(2, 2))
+    assert await follower.has(4) == numbered(0, 4)
+    await follower.cancel()
+
+
+async def test_blocks_that_come_and_go_are_no_loss_while_reading_moves_on(kit: LogKit) -> None:
+    await kit.open()
+    for first in range(0, 50, 2):
+        await kit.show(numbered(first, 2))
+    await kit.close()
+    reader = kit.read(0)
+    await anext(reader)
+    kit.parts[0].is_flaky = True
+    assert await _rest(reader) == list(range(1, 50))
+
+
 async def test_a_segment_dropped_empty_under_a_follower(kit: LogKit) -> None:
     await kit.open()
     await kit.show([b"a"])
@@ -592,6 +635,7 @@ async def test_an_idle_follower_reads_the_manifest_ever_more_rarely(kit: LogKit)
 
 async def test_a_roll_in_this_process_is_seen_at_once_not_at_the_next_poll() -> None:
     kit = await LogKit.create(FastRuntime(speed=0.001))  # a poll would take an hour
+    kit.metadata.wait_change = lambda *_: asyncio.sleep(3600)  # type: ignore[method-assign]
     await kit.open()
     follower = Follower(kit)
     await kit.show([b"a"])
