@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from woodpecker.core.ids import Kind
 from woodpecker.core.manifest import FilePlace, Sealed, Segment
-from woodpecker.errors import InvalidRequest, NotFound, NotWritten, Unavailable
+from woodpecker.errors import Corrupt, InvalidRequest, NotFound, NotWritten, Unavailable
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.base import ReadManifest, Recovered, SealedTail, SegmentRef
 from woodpecker.segments.file_aligned import NO_ROOM, Buffers, DataFile
@@ -21,7 +21,13 @@ from woodpecker.segments.file_append import Appender
 from woodpecker.segments.file_index import Index, Indexes
 from woodpecker.segments.file_place import BufferDirectory, make_directory, sync_directory
 from woodpecker.segments.file_reader import FileSource, check_place
-from woodpecker.segments.file_recovery import first_position, owner_of, recover, try_lock
+from woodpecker.segments.file_recovery import (
+    fence_lost,
+    first_position,
+    owner_of,
+    recover,
+    try_lock,
+)
 from woodpecker.segments.file_seal import seal
 from woodpecker.segments.file_side import SideFile
 from woodpecker.segments.file_threads import Lane, Threads
@@ -33,6 +39,9 @@ T = TypeVar("T")
 
 _WRITING_THREADS = 4  # so many logs may wait for the disk at once; more only queue there
 _OTHER_THREADS = 4  # opening, reading, recovering: kept apart, so that writes never wait for those
+
+
+NOTHING_FOUND = Recovered(end=None, bytes=0, first_timestamp_us=0, last_timestamp_us=0, facts=())
 
 
 class FileSegments:
@@ -65,6 +74,10 @@ class FileSegments:
     async def recover(self, ref: SegmentRef, *, token: str) -> Recovered:
         self._check_writable()
         return await self._run(lambda: self._recover(ref))
+
+    async def salvage(self, ref: SegmentRef, *, token: str) -> Recovered:
+        self._check_writable()
+        return await self._run(lambda: self._salvage(ref))
 
     def source(self, ref: SegmentRef) -> FileSource:
         return FileSource(
@@ -144,10 +157,33 @@ class FileSegments:
         return appender
 
     def _recover(self, ref: SegmentRef) -> Recovered:
-        data_path = self._data_path(ref)
-        side_path = self._directory.side_path(ref.log_id, ref.segment)
-        boot = self._directory.place().boot
-        return recover(ref.log_id, ref.segment, data_path=data_path, side_path=side_path, boot=boot)
+        try:
+            return self._take_over(ref, accept_loss=False)
+        except FileNotFoundError as error:
+            raise Corrupt(
+                f"{error.filename} is missing though the end of its log lies in it: restore the file "
+                "(an empty log is no answer)",
+                where=str(error.filename),
+            ) from error
+
+    def _salvage(self, ref: SegmentRef) -> Recovered:
+        try:
+            return self._take_over(ref, accept_loss=True)
+        except FileNotFoundError:
+            side_path = self._directory.side_path(ref.log_id, ref.segment)
+            boot = self._directory.place().boot
+            fence_lost(ref.log_id, ref.segment, side_path=side_path, boot=boot)
+            return NOTHING_FOUND
+
+    def _take_over(self, ref: SegmentRef, *, accept_loss: bool) -> Recovered:
+        return recover(
+            ref.log_id,
+            ref.segment,
+            data_path=self._data_path(ref),
+            side_path=self._directory.side_path(ref.log_id, ref.segment),
+            boot=self._directory.place().boot,
+            accept_loss=accept_loss,
+        )
 
     def _drop(self, ref: SegmentRef, *, keep_directory: bool) -> None:
         data_path = self._data_path(ref)

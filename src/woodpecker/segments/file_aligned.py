@@ -106,11 +106,12 @@ class DataFile:
                 count = os.pwrite(self.fd, data[done:], offset + done)
             else:
                 count = os.pwritev(self.fd, [data[done:]], offset + done, os.RWF_DSYNC)
-            if count <= 0:
-                raise OSError(errno.EIO, "the file system wrote nothing")
-            done += count
-            if done < len(data):
-                done -= done % UNIT_BYTES  # a short write: go on from a whole unit
+            end = done + count
+            if end < len(data):
+                end -= end % UNIT_BYTES  # a short write: go on from a whole unit
+            if end <= done:
+                raise OSError(errno.EIO, f"the file system wrote {count} bytes only")
+            done = end
 
     def sync(self) -> None:
         """Make everything written durable. Raises: OSError: never try again, the data may be lost."""

@@ -67,13 +67,15 @@ class Scan:
     def __post_init__(self) -> None:
         self.window = Window(self.file)
 
-    def run(self) -> None:
-        """Advance to the end of the file. Raises: OSError; Corrupt: the end would be a cut."""
+    def run(self, *, accept_loss: bool) -> None:
+        """Advance to the end of the file. Raises: OSError; Corrupt: to end there would be a loss."""
         while True:
             header, block = self._read()
             match judge(self.identity, self.position, header, is_sound=block is not None):
                 case Verdict.NEXT if block is not None:
                     self._add(block)
+                case _ if accept_loss:
+                    return
                 case Verdict.DAMAGE:
                     raise self._damage(self.position.offset)
                 case _:
@@ -162,22 +164,23 @@ def _header_at(unit: memoryview, where: str) -> BlockHeader | None:
 
 
 def recover(
-    log_id: str, segment: Segment, *, data_path: Path, side_path: Path, boot: str
+    log_id: str,
+    segment: Segment,
+    *,
+    data_path: Path,
+    side_path: Path,
+    boot: str,
+    accept_loss: bool = False,
 ) -> Recovered:
     """Fence, scan, sync, as the plan of ``core/file_rules`` says.
 
-    Raises: OSError; Unavailable; Corrupt.
+    Args:
+        accept_loss: end at the first block that is not there, whatever stands behind it.
+    Raises: OSError (FileNotFoundError: the data file is missing); Unavailable; Corrupt.
     """
     assert segment.place is not None
-    owner = owner_of(log_id, segment, segment.place.boot)
-    try:
-        file = DataFile.open(data_path, os.O_RDWR)
-    except FileNotFoundError:
-        raise Corrupt(
-            f"{data_path} is missing though its log's last segment lives in it: restore the file "
-            "(an empty log is no answer)", where=str(data_path),
-        ) from None  # fmt: skip
-    side = _open_side(side_path, owner)
+    file = DataFile.open(data_path, os.O_RDWR)
+    side = _open_side(side_path, owner_of(log_id, segment, segment.place.boot))
     try:
         plan = takeover_plan(
             is_locked=try_lock(file.fd),
@@ -190,7 +193,7 @@ def recover(
                 f"{side_path} is not the side file made with it, so its writer cannot be fenced: "
                 "end that process (fuser names it), then try again"
             )
-        return _carry_out(plan, log_id, segment, file, side)
+        return _carry_out(plan, log_id, segment, file, side, accept_loss=accept_loss)
     finally:
         file.close()
         if side is not None:
@@ -216,7 +219,13 @@ def _open_side(path: Path, owner: Owner) -> SideFile | None:
 
 
 def _carry_out(
-    plan: tuple[Act, ...], log_id: str, segment: Segment, file: DataFile, side: SideFile | None
+    plan: tuple[Act, ...],
+    log_id: str,
+    segment: Segment,
+    file: DataFile,
+    side: SideFile | None,
+    *,
+    accept_loss: bool,
 ) -> Recovered:
     scan: Scan | None = None
     for act in plan:
@@ -227,18 +236,19 @@ def _carry_out(
                 side.barrier()
             case Act.SCAN:
                 file.drop_cache()
-                scan = _start(log_id, segment, file, side)
-                scan.run()
+                # what is to be salvaged may be damaged in the prefix, too
+                hint = side.hint() if side is not None and not accept_loss else None
+                scan = _start(log_id, segment, file, hint)
+                scan.run(accept_loss=accept_loss)
             case Act.SYNC:
                 os.fdatasync(file.fd)
     assert scan is not None
     return _recovered(scan)
 
 
-def _start(log_id: str, segment: Segment, file: DataFile, side: SideFile | None) -> Scan:
-    """A scan from the hint if there is a good one, else from the beginning."""
+def _start(log_id: str, segment: Segment, file: DataFile, hint: Hint | None) -> Scan:
+    """A scan from the hint if it is a good one, else from the beginning."""
     identity = identity_of(log_id, segment)
-    hint = side.hint() if side is not None else None
     if hint is None or not _holds(hint, identity, file):
         return Scan(file=file, identity=identity, position=first_position(segment))
     return Scan(
@@ -269,6 +279,31 @@ def _holds(hint: Hint, identity: Identity, file: DataFile) -> bool:
         and not header.has_facts
         and not header.facts_before
     )
+
+
+def fence_lost(log_id: str, segment: Segment, *, side_path: Path, boot: str) -> None:
+    """Fence the writer of a data file that is gone: it may still hold it, without a name.
+
+    Raises: OSError; Unavailable.
+    """
+    assert segment.place is not None
+    side = _open_side(side_path, owner_of(log_id, segment, segment.place.boot))
+    try:
+        is_same_boot = segment.place.boot == boot
+        plan = takeover_plan(
+            is_locked=False, is_same_boot=is_same_boot, is_side_sound=side is not None
+        )
+        if plan is None:
+            raise Unavailable(
+                f"{side_path} and its data file are gone, and a process of this host may still write to "
+                "them: restart the machine, then try again"
+            )
+        if side is not None and Act.FENCE in plan:
+            side.fence()
+            side.barrier()
+    finally:
+        if side is not None:
+            side.close()
 
 
 def _recovered(scan: Scan) -> Recovered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from woodpecker.segments import file_append, file_place
 from woodpecker.segments.base import SegmentRef
 from woodpecker.segments.file import FileSegments
 from woodpecker.segments.file_aligned import Window
-from woodpecker.testing.conformance.segment_store import TAKER, FakeLog, payloads_of, read
+from woodpecker.testing.conformance.segment_log import TAKER, FakeLog, payloads_of, read
 
 RUNTIME = SystemRuntime()
 
@@ -214,6 +215,7 @@ async def test_a_file_of_another_host_or_directory_is_unavailable_and_named(stor
     await written(store, log, [b"a"])
     ref = log.ref()
     place = ref.segment.place
+    assert place is not None
     for moved, name in (
         (replace(place, host="other-host"), "other-host"),
         (replace(place, buffer="other-buffer"), "other-buffer"),
@@ -244,10 +246,49 @@ async def test_recovery_fails_if_the_disk_cannot_sync(store, monkeypatch):
     def broken(fd):
         raise OSError(5, "Input/output error")
 
-    with monkeypatch.context() as patch, pytest.raises(Unavailable):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", broken)
-        await store.recover(log.ref(), token=TAKER)
+        with pytest.raises(Unavailable):
+            await store.recover(log.ref(), token=TAKER)
     assert await recovered(store, log) is not None
+
+
+# ------------------------------------------------------------------------------ accepted losses
+
+
+async def salvaged(store, log):
+    end = (await store.salvage(log.ref(), token=TAKER)).end
+    return None if end is None else (end.block, end.seq, end.digest)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+async def test_salvage_keeps_what_stands_before_the_damage(store, directory, block):
+    log = FakeLog()
+    segment = await written(store, log, [b"payload %d" % n for n in range(5)])
+    flip(only(directory, log, "seg"), block * UNIT_BYTES + 140)
+    assert await salvaged(store, log) == (end_of(segment, block) if block else None)
+
+
+async def test_salvage_does_not_trust_the_hint(store, directory, hints):
+    log = FakeLog()
+    segment = await written(store, log, [b"x" * 3000] * 50)
+    flip(only(directory, log, "seg"), 3 * UNIT_BYTES + 500)
+    assert await recovered(store, log) == end_of(segment, 50)
+    assert await salvaged(store, log) == end_of(segment, 3)
+
+
+async def test_salvage_of_a_missing_file_fences_who_may_still_hold_it(store, other, directory):
+    log = FakeLog()
+    segment = await log.open(store)
+    await segment.append(b"lost")
+    only(directory, log, "seg").unlink()
+    assert await salvaged(other, log) is None
+    with pytest.raises(Fenced):
+        await segment.append(b"late")
+    await segment.writer.abandon()
+    only(directory, log, "side").unlink()
+    with pytest.raises(Unavailable, match="restart the machine"):
+        await other.salvage(log.ref(), token=TAKER)
 
 
 # ------------------------------------------------------------------------------ the hint
@@ -352,7 +393,7 @@ async def test_the_same_attempt_cannot_prepare_twice(store):
 
 
 async def test_ids_are_made_once_and_kept(directory):
-    places = []
+    places: list[Any] = []
     for _ in range(2):
         store = FileSegments(directory, RUNTIME)
         log = FakeLog(log_id=RUNTIME.token())
@@ -374,7 +415,9 @@ async def test_a_machine_without_id_gets_one_in_the_directory(directory, monkeyp
     store = FileSegments(directory, RUNTIME)
     log = FakeLog()
     await written(store, log, [b"a"])
-    assert log.ref().segment.place.host == (directory / "host-id").read_text().strip()
+    place = log.ref().segment.place
+    assert place is not None
+    assert place.host == (directory / "host-id").read_text().strip()
     await store.close()
 
 
@@ -389,7 +432,7 @@ async def test_the_directory_of_a_deleted_log_goes_with_its_last_file(store, dir
 
 
 async def test_a_network_file_system_is_refused(directory, monkeypatch):
-    monkeypatch.setattr(file_place, "file_system_of", lambda path: "nfs4")
+    monkeypatch.setattr(file_place, "file_system_of", lambda _: "nfs4")
     store = FileSegments(directory, RUNTIME)
     with pytest.raises(InvalidRequest, match="nfs4"):
         await FakeLog().open(store)

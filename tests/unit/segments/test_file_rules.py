@@ -77,9 +77,7 @@ def test_a_taker_over_fences_and_waits_before_it_scans_unless_no_writer_lives():
 
 def test_the_block_that_links_on_is_the_next():
     assert judge(WHO, HERE, Header(), is_sound=True) is Verdict.NEXT
-    assert HERE.after(Header()) == Position(
-        offset=8192 + 8192, block=6, seq=103, digest=b"n" * 16
-    )
+    assert HERE.after(Header()) == Position(offset=8192 + 8192, block=6, seq=103, digest=b"n" * 16)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +88,7 @@ def test_blocks_of_others_and_older_blocks_are_nothing(change):
     assert not proves_damage(WHO, HERE, replace(Header(), **change))
 
 
-@pytest.mark.parametrize(
-    "change", [{"number": 6}, {"base_seq": 99}, {"prev_digest": b"x" * 16}]
-)
+@pytest.mark.parametrize("change", [{"number": 6}, {"base_seq": 99}, {"prev_digest": b"x" * 16}])
 def test_a_sound_block_of_this_writer_that_does_not_link_on_is_damage(change):
     assert judge(WHO, HERE, replace(Header(), **change), is_sound=True) is Verdict.DAMAGE
 
