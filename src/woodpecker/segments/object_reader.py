@@ -40,6 +40,7 @@ class ObjectSource:
         self._end = ref.segment.end
         self._next = 0  # where the last reading stopped: block number
         self._next_seq = ref.segment.base_seq
+        self._seen = 0  # blocks that ``visible_end`` has counted already
 
     async def blocks(self, seq: int) -> AsyncIterator[Block]:
         """See the port."""
@@ -67,7 +68,7 @@ class ObjectSource:
             return self._end.seq
         if self._tail is not None and self._tail.count:
             return self._tail.end_seq
-        count = await self._count(self._next)
+        count = self._seen = await self._count(max(self._next, self._seen))
         if count == 0:
             return self._ref.segment.base_seq
         header = await self._header(count - 1)
@@ -81,7 +82,7 @@ class ObjectSource:
         until = self._runtime.monotonic_ms() + timeout_ms
         pause = FIRST_LOOK_MS
         while self._runtime.monotonic_ms() < until:
-            if await self._objects.head(self._key(self._next)) is not None:
+            if await self._objects.head(self._key(max(self._next, self._seen))) is not None:
                 return
             await self._runtime.sleep_ms(min(pause, until - self._runtime.monotonic_ms()))
             pause = min(pause * 1.5, LAST_LOOK_MS)
