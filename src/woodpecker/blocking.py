@@ -17,6 +17,7 @@ import functools
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
@@ -29,9 +30,9 @@ from woodpecker.client import cursor as cursor_module
 from woodpecker.client import log as log_module
 from woodpecker.client import writer as writer_module
 from woodpecker.client.batch import Batch
-from woodpecker.client.entry import Entry
-from woodpecker.client.writer import Headers
+from woodpecker.client.entry import Entry, HeaderInput
 from woodpecker.errors import Closed, InvalidRequest
+from woodpecker.observability.base import SILENT, Observer
 from woodpecker.runtime.forks import refuse_after_fork
 from woodpecker.storage.url import OptionValue
 
@@ -40,6 +41,7 @@ __all__ = ["Batches", "Client", "Cursor", "Entries", "Log", "LogWriter", "connec
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 
 
 class _Portal:
@@ -115,11 +117,11 @@ def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> Non
         thread.join()
 
 
-class _Facade(Protocol[A]):
+class _Facade(Protocol[A_co]):
     """What a mirrored method needs: the asynchronous object and the way to its loop."""
 
     @property
-    def _inner(self) -> A: ...
+    def _inner(self) -> A_co: ...
 
     @property
     def _portal(self) -> _Portal: ...
@@ -130,10 +132,10 @@ def _mirror(
 ) -> Callable[Concatenate[_Facade[A], P], T]:
     """The blocking form of a method whose result needs no wrapping."""
 
-    @functools.wraps(method)
-    def call(self: _Facade[A], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: _Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._portal.call(method(self._inner, *args, **kwargs))
 
+    functools.update_wrapper(call, method)
     return call
 
 
@@ -157,12 +159,20 @@ def connect(
     buffer: str | None = None,
     read_only: bool = False,
     background: bool = True,
+    observer: Observer = SILENT,
     **options: OptionValue,
 ) -> Client:
     """Connect to a store; use the result in ``with``. Arguments and errors: ``woodpecker.connect``."""
     return Client(
         app.connect(
-            url, metadata=metadata, buffer=buffer, read_only=read_only, background=background, **options
+            url,
+            metadata=metadata,
+            buffer=buffer,
+            read_only=read_only,
+            background=background,
+            observer=observer,
+            runtime=None,
+            **options,
         )
     )
 
@@ -199,7 +209,7 @@ class Client:
         *,
         exist_ok: bool = False,
         attributes: dict[str, str] | None = None,
-        **options: Any,
+        **options: object,
     ) -> Log:
         """Create a log, see ``woodpecker.Client.create_log``."""
         work = self._inner.create_log(name, exist_ok=exist_ok, attributes=attributes, **options)
@@ -297,9 +307,7 @@ class Log:
         work = self._inner.open_writer(producer=producer, claim=claim)
         return LogWriter(self._portal.call(work), self._portal)
 
-    def read(
-        self, start: Start = "earliest", end: End = None, *, follow: bool = False
-    ) -> Entries:
+    def read(self, start: Start = "earliest", end: End = None, *, follow: bool = False) -> Entries:
         """Iterate over entries, see ``woodpecker.Log.read``."""
         return Entries(self.read_batches(start, end, follow=follow))
 
@@ -318,12 +326,22 @@ class Log:
         """All cursors of the log, by name."""
         return [Cursor(found, self._portal) for found in self._portal.call(self._inner.cursors())]
 
+    def alter(
+        self,
+        *,
+        storage: str | None = None,
+        attributes: dict[str, str] | None = None,
+        **options: object,
+    ) -> None:
+        """Change options from the next segment on, see ``woodpecker.Log.alter``."""
+        self._portal.call(self._inner.alter(storage=storage, attributes=attributes, **options))
+
     end = _mirror(log_module.Log.end)
     tail = _mirror(log_module.Log.tail)
     trim = _mirror(log_module.Log.trim)
-    alter = _mirror(log_module.Log.alter)
     describe = _mirror(log_module.Log.describe)
     verify = _mirror(log_module.Log.verify)
+    recover = _mirror(log_module.Log.recover)
     export = _mirror(log_module.Log.export)
 
 
@@ -359,7 +377,7 @@ class Batches(_Handle, Iterator[Batch]):
                 self._portal.call(_aclose(self._inner))
 
 
-class _Over(Exception):  # noqa: N818  not an error: StopAsyncIteration cannot pass through a future
+class _Over(Exception):
     """The iterator is at its end."""
 
 
@@ -407,6 +425,8 @@ class LogWriter(_Handle):
     def __init__(self, inner: writer_module.LogWriter, portal: _Portal) -> None:
         self._inner = inner
         self._portal = portal
+        self._inbox: deque[Callable[[], None]] = deque()  # of submit; one wake-up serves many
+        self._is_awake = False
 
     append = _mirror(writer_module.LogWriter.append)
     append_many = _mirror(writer_module.LogWriter.append_many)
@@ -442,7 +462,7 @@ class LogWriter(_Handle):
         self,
         payload: bytes | bytearray | memoryview,
         *,
-        headers: Headers | None = None,
+        headers: HeaderInput | None = None,
         timestamp_us: int | None = None,
         expect_seq: int | None = None,
     ) -> Future[int]:
@@ -464,8 +484,20 @@ class LogWriter(_Handle):
             inner.add_done_callback(functools.partial(_pass_on, result))
 
         result.set_running_or_notify_cancel()  # it cannot be taken back
-        self._portal.post(start)
+        self._inbox.append(start)
+        if not self._is_awake:
+            self._is_awake = True  # before posting: the loop may be done with it at once
+            try:
+                self._portal.post(self._take_in)
+            except BaseException:
+                self._is_awake = False
+                raise
         return result
+
+    def _take_in(self) -> None:
+        self._is_awake = False  # before looking: what comes now wakes again
+        while self._inbox:
+            self._inbox.popleft()()
 
     def close(self) -> None:
         """Drain, close the segment, let go. Idempotent."""

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from woodpecker.core.manifest import Options
 from woodpecker.core.options import BOUNDS, Bound, make_options
@@ -86,7 +86,9 @@ def _settings() -> dict[str, Setting]:
         Setting(name="metadata", text="URL of another metadata store", bounds="etcd://..."),
         Setting(name="buffer", text="directory for open segments of a bucket", bounds="file://..."),
         Setting(name="read_only", text="never write", default=False, bounds="true, false"),
-        Setting(name="output", text="how results are printed", default="table", bounds="table, json"),
+        Setting(
+            name="output", text="how results are printed", default="table", bounds="table, json"
+        ),
     ]
     defaults = Options()
     options = [
@@ -207,7 +209,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Chosen]:
     return found
 
 
-def _checked(name: str, value: Any, source: str) -> Value:
+def _checked(name: str, value: object, source: str) -> Value:
     """The value in its right type; text is read as numbers and booleans where those are meant."""
     if name not in SETTINGS:
         raise InvalidRequest(f"{source}: unknown setting {name!r}: {nearest(name, SETTINGS)}")
@@ -225,7 +227,7 @@ def _checked(name: str, value: Any, source: str) -> Value:
     return value
 
 
-def _log_option(name: str, value: Any, source: str) -> Value:
+def _log_option(name: str, value: object, source: str) -> Value:
     option = name.removeprefix("log.")
     try:
         made = make_options(Options(), {option: parse_option(option, value)})
@@ -235,11 +237,11 @@ def _log_option(name: str, value: Any, source: str) -> Value:
     return chosen
 
 
-def parse_option(name: str, value: Any) -> Value:
+def parse_option(name: str, value: object) -> Value:
     """A log option from text: numbers as numbers (``1_000_000`` too), ``none`` as no limit."""
     bound = BOUNDS.get(name)
     if bound is None or bound.choices or not isinstance(value, str):
-        return value  # type: ignore[no-any-return]  # make_options judges it
+        return cast("Value", value)  # make_options judges it
     if bound.nullable and value.lower() == "none":
         return None
     try:

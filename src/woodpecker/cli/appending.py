@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from woodpecker.cli.cutting import Entries
+from woodpecker.cli.cutting import Entries, make_cutter
+from woodpecker.cli.feed import Feed
+from woodpecker.cli.formats import Format
+from woodpecker.cli.progress import Progress
+from woodpecker.client.log import Log
 from woodpecker.client.writer import LogWriter
 from woodpecker.core.register import KEPT_RESULTS
 from woodpecker.errors import Conflict, WoodpeckerError
 from woodpecker.runtime.runtime import SystemRuntime
 
 IN_FLIGHT = 8
+CHUNK_BYTES = 2 << 20
+SESSION_CHUNK_BYTES = 1 << 20  # fixed: a producer's batches must be cut alike by every run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be appended, and how."""
+
+    name: str
+    file: str
+    form: Format
+    entry_bytes: int
+    producer: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +121,45 @@ class Appender:
             next_seq=self._writer.next_seq,
             skipped_batches=self._skipped,
         )
+
+
+async def append_input(log: Log, request: Request) -> Appended:
+    """Append the whole input. Raises: what makes it fail, with what was written before in the text."""
+    chunk_bytes = CHUNK_BYTES if request.producer is None else SESSION_CHUNK_BYTES
+    feed = Feed(request.file, chunk_bytes, exact=request.producer is not None)
+    try:
+        async with await log.open_writer(producer=request.producer) as writer:
+            appender = Appender(writer, by_session=request.producer is not None)
+            with Progress(feed.size_bytes, sys.stderr) as progress:
+                return await _pass_on(feed, request, appender, progress)
+    finally:
+        feed.close()
+
+
+async def _pass_on(
+    feed: Feed, request: Request, appender: Appender, progress: Progress
+) -> Appended:
+    cutter = make_cutter(request.form, request.entry_bytes)
+    try:
+        async for chunk in _chunks(feed):
+            await appender.put(cutter.cut(chunk))
+            progress.advance(len(chunk))
+        await appender.put(cutter.rest())
+        return await appender.finish()
+    except WoodpeckerError as error:
+        error.args = (f"{error} ({_so_far(await appender.settle())})",)
+        raise
+    except asyncio.CancelledError:
+        print(f"woodpecker: stopped; {_so_far(await appender.settle())}", file=sys.stderr)
+        raise
+
+
+async def _chunks(feed: Feed) -> AsyncIterator[bytes]:
+    while chunk := await feed.read():
+        yield chunk
+
+
+def _so_far(done: Appended) -> str:
+    if not done.count:
+        return "nothing was appended"
+    return f"appended so far: {done.count} entries, seq {done.first_seq} .. {done.last_seq}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from woodpecker.cli.logs import Name
 from woodpecker.cli.output import bytes_text, print_facts, print_json
 from woodpecker.cli.session import Session
-from woodpecker.client.background import BackgroundWorker, WorkReport
-from woodpecker.client.client import Client
-from woodpecker.client.log import Log
+
+if TYPE_CHECKING:
+    from woodpecker.client.background import WorkReport
+    from woodpecker.client.client import Client
+    from woodpecker.client.log import Log
 
 
 def add_to(app: typer.Typer) -> None:
@@ -56,6 +58,8 @@ def collect(
     session: Session = ctx.obj
 
     async def work(client: Client) -> WorkReport:
+        from woodpecker.client.background import BackgroundWorker
+
         if name is not None:
             await client.open_log(name)
         return await BackgroundWorker(client.environment).run_once(name)
@@ -74,3 +78,59 @@ def collect(
         print_facts(figures)
     for error in report.errors.values():
         raise error
+
+
+def verify(
+    ctx: typer.Context,
+    name: Name,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="mend what can be mended without losing anything")
+    ] = False,
+    start: Annotated[int | None, typer.Option("--from", min=0, metavar="SEQ")] = None,
+    end: Annotated[int | None, typer.Option("--to", min=0, metavar="SEQ")] = None,
+) -> None:
+    """Walk the whole chain of a log and check every byte."""
+    session: Session = ctx.obj
+
+    async def work(log: Log) -> None:
+        report = await log.verify(start, end, repair=repair)
+        if session.is_json:
+            print_json(report)
+            return
+        print(
+            f"log {name} is sound: seq {report.first_seq} .. {report.next_seq} (exclusive), "
+            f"{report.blocks} blocks in {report.segments} segments, {bytes_text(report.bytes)}"
+        )
+        print(f"digest {report.digest}")
+        for key in report.repaired:
+            print(f"repaired {key}")
+
+    session.with_log(name, work, reads=not repair)
+
+
+def recover(
+    ctx: typer.Context,
+    name: Name,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="close a segment whose end cannot be found any more; it is recorded",
+        ),
+    ] = False,
+) -> None:
+    """Take a log over from a writer that is gone and close its open segment."""
+    session: Session = ctx.obj
+
+    async def work(log: Log) -> None:
+        report = await log.recover(accept_loss=accept_loss)
+        if session.is_json:
+            print_json(report)
+            return
+        print(f"log {name} is closed in good order; its next seq is {report.next_seq}")
+        if report.loss is not None:
+            print(
+                f"lost, as accepted: what followed seq {report.loss.from_seq}: {report.loss.reason}"
+            )
+
+    session.with_log(name, work)

@@ -44,7 +44,9 @@ def explain(ctx: typer.Context) -> None:
         return
     columns = ("name", "value", "source", "unit", "default", "bounds")
     print_table(columns, [[row[column] for column in columns] for row in rows])
-    print(f"\nfile read: {session.config.file or 'none'}; docs/cli.md says which files are looked for")
+    print(
+        f"\nfile read: {session.config.file or 'none'}; docs/cli.md says which files are looked for"
+    )
 
 
 def _without_secrets(value: Value) -> Value:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from woodpecker.cli.logs import Name
 from woodpecker.cli.output import print_facts, print_json, print_table
-from woodpecker.cli.positions import start_of
 from woodpecker.cli.session import Session
-from woodpecker.client.client import Client
-from woodpecker.client.cursor import Cursor, find_cursor
-from woodpecker.client.log import Log
+
+if TYPE_CHECKING:
+    from woodpecker.client.client import Client
+    from woodpecker.client.cursor import Cursor
+    from woodpecker.client.log import Log
 
 CursorName = Annotated[str, typer.Argument(metavar="CURSOR", help="name of the cursor")]
 
@@ -75,6 +76,7 @@ def commit(
 
 
 async def _resolve(client: Client, log: Log, text: str) -> int:
+    from woodpecker.cli.positions import start_of
     from woodpecker.client.reader_start import resolve_start
     from woodpecker.core.reading import parse_start
 
@@ -98,6 +100,8 @@ def delete(ctx: typer.Context, name: Name, cursor: CursorName) -> None:
 
 
 async def _find(client: Client, log: Log, name: str) -> Cursor:
+    from woodpecker.client.cursor import find_cursor
+
     return await find_cursor(client.environment, log.name, log.log_id, name)
 
 

@@ -8,23 +8,15 @@ JSON object per entry, as ``cli/records.py`` writes it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Protocol
 
+from woodpecker.cli.formats import Format
 from woodpecker.cli.records import entry_from_json
 from woodpecker.client.entry import Entry
 from woodpecker.core.ids import MAX_PAYLOAD_BYTES
 from woodpecker.errors import InvalidRequest
 
 NO_EOL = b"no-eol"
-
-
-class Format(StrEnum):
-    """How input becomes entries."""
-
-    LINES = "lines"
-    JSONL = "jsonl"
-    RAW = "raw"
 
 
 Entries = Sequence[bytes | Entry]
@@ -52,7 +44,7 @@ def make_cutter(form: Format, entry_bytes: int) -> Cutter:
 
 
 class Lines:
-    """Lines by ``\\n``; ``\\r`` and all other bytes stay in the payload."""
+    """Lines by their newline; carriage returns and all other bytes stay in the payload."""
 
     def __init__(self) -> None:
         self._open: list[bytes] = []  # parts of a line that has no end yet
@@ -106,7 +98,9 @@ class JsonLines:
         first = self._count + 1
         self._count += len(lines)
         return [
-            entry_from_json(line, number) for number, line in enumerate(lines, first) if line.strip()
+            entry_from_json(line, number)
+            for number, line in enumerate(lines, first)
+            if line.strip()
         ]
 
 

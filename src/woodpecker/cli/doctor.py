@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import typer
 
 from woodpecker.cli.exits import UNUSABLE
 from woodpecker.cli.output import print_json
-from woodpecker.cli.probes import (
-    Findings,
-    probe_clock,
-    probe_conditions,
-    probe_directory,
-    probe_speed,
-    probe_syncs,
-)
 from woodpecker.cli.session import Session, run
-from woodpecker.errors import NotFound, WoodpeckerError
-from woodpecker.filesystems import is_network
-from woodpecker.storage.url import parse_store_url
 
 MARKS = {True: "ok  ", False: "FAIL", None: "    "}
 
@@ -32,13 +18,15 @@ def add_to(app: typer.Typer) -> None:
 
 def doctor(ctx: typer.Context) -> None:
     """Probe the store: conditions, latency, throughput, clock, space; say what fits. Makes no store."""
+    from woodpecker.cli.examine import advise, examine, url_of
+
     session: Session = ctx.obj
-    found = run(_examine(session))
-    advice = _advice(session, found)
+    found = run(examine(session))
+    advice = advise(session, found)
     if session.is_json:
         print_json(
             {
-                "store": _url(session),
+                "store": url_of(session),
                 "usable": found.is_usable,
                 "checks": found.checks,
                 "figures": found.figures,
@@ -46,85 +34,9 @@ def doctor(ctx: typer.Context) -> None:
             }
         )
     else:
-        print(_url(session))
+        print(url_of(session))
         for check in found.checks:
             print(f"  {MARKS[check.ok]}  {check.name:<18}  {check.detail}")
         print(advice)
     if not found.is_usable:
         raise typer.Exit(UNUSABLE)
-
-
-def _url(session: Session) -> str:
-    from woodpecker.app import as_url
-
-    return parse_store_url(as_url(session.store)).url
-
-
-async def _examine(session: Session) -> Findings:
-    from woodpecker.app import as_url
-
-    found = Findings()
-    settings = parse_store_url(as_url(session.store))
-    if settings.scheme != "file":
-        await _examine_objects(session, as_url(session.store), found, is_network_store=True)
-    else:
-        path = Path(settings.path)
-        scratch = probe_directory(path, found)
-        if scratch is None:
-            return found
-        try:
-            probe_syncs(scratch, found)
-            is_far = is_network(path)
-            await _examine_objects(session, scratch.as_uri(), found, is_network_store=is_far)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    await _examine_store(session, found)
-    return found
-
-
-async def _examine_objects(
-    session: Session, url: str, found: Findings, *, is_network_store: bool
-) -> None:
-    from woodpecker.app import open_objects
-
-    objects = open_objects(url)
-    try:
-        holds_metadata = is_network_store and session.config["metadata"] is None
-        await probe_conditions(objects, found, holds_metadata=holds_metadata)
-        if found.is_usable:
-            await probe_speed(objects, found)
-            await probe_clock(objects, found)
-    finally:
-        await objects.close()
-
-
-async def _examine_store(session: Session, found: Findings) -> None:
-    """Is a Woodpecker store there, and can its metadata be read?"""
-    if not found.is_usable:
-        return
-    try:
-        async with session.connect(reads=True) as client:
-            count = len(await client.list_logs())
-        found.add("store", ok=True, detail=f"a Woodpecker store with {count} logs")
-    except NotFound:
-        found.add("store", ok=None, detail="none yet: the first `log create` makes one")
-    except WoodpeckerError as error:
-        found.add("store", ok=False, detail=f"{error.code}: {error}")
-
-
-def _advice(session: Session, found: Findings) -> str:
-    if not found.is_usable:
-        bad = [check.name for check in found.checks if check.ok is False]
-        return f"Not usable: {', '.join(bad)}."
-    figures = found.figures
-    if "sync_p50_ms" in figures and not is_network(Path(parse_store_url(_url(session)).path)):
-        return (
-            "Mode file fits: an append waits for one synced write, "
-            f"{figures['sync_p50_ms']:.2f} ms in the middle, {figures['sync_p99_ms']:.2f} ms at p99. "
-            "It survives the process and the machine, not the disk."
-        )
-    waits = f"{figures.get('put_p50_ms', 0):.1f} ms in the middle"
-    return (
-        f"Mode object fits: an append waits for one conditional write, {waits}; many appends share "
-        "one. For lower latency give --buffer a directory on a local disk."
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,7 +30,7 @@ def with_log_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, bound in BOUNDS.items()
     ]
 
-    def wrapper(**values: Any) -> None:
+    def wrapper(**values: object) -> None:
         given = {name: values.pop(name, None) for name in BOUNDS}
         options = {n: parse_option(n, value) for n, value in given.items() if value is not None}
         command(**values, options=options)

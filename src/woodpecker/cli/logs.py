@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from woodpecker.cli.log_options import with_log_options
 from woodpecker.cli.output import bytes_text, print_facts, print_json, print_table, time_text
 from woodpecker.cli.session import Session
-from woodpecker.client.client import Client
-from woodpecker.client.describe import Description
-from woodpecker.client.log import Log
 from woodpecker.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from woodpecker.client.client import Client
+    from woodpecker.client.describe import Description
+    from woodpecker.client.log import Log
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the log")]
 Attributes = Annotated[
     list[str] | None,
-    typer.Option("--attribute", metavar="KEY=TEXT", help="free-form text kept with the log; repeatable"),
+    typer.Option(
+        "--attribute", metavar="KEY=TEXT", help="free-form text kept with the log; repeatable"
+    ),
 ]
 
 
@@ -104,7 +108,9 @@ def _print_description(found: Description) -> None:
                 for name in options.__dataclass_fields__
                 if (value := getattr(options, name)) is not None
             ),
-            "losses": "\n".join(f"from seq {loss.from_seq}: {loss.reason}" for loss in found.losses),
+            "losses": "\n".join(
+                f"from seq {loss.from_seq}: {loss.reason}" for loss in found.losses
+            ),
         }
     )
     if found.cursors:

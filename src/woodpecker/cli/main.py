@@ -17,7 +17,7 @@ from woodpecker.cli.session import Session
 class Commands(TyperGroup):
     """The one place where errors of any command become a line and an exit code."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401  click's or typer's own context
         with guarded():
             return super().invoke(ctx)
 
@@ -52,17 +52,21 @@ def _globals(
         ),
     ] = None,
     metadata: Annotated[
-        str | None, typer.Option(metavar="URL", help="another metadata store: etcd://host:port/prefix")
+        str | None,
+        typer.Option(metavar="URL", help="another metadata store: etcd://host:port/prefix"),
     ] = None,
     buffer: Annotated[
-        str | None, typer.Option(metavar="URL", help="local directory for open segments of a bucket")
+        str | None,
+        typer.Option(metavar="URL", help="local directory for open segments of a bucket"),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="table|json", help="how results are printed")
+        str | None,
+        typer.Option("--output", "-o", metavar="table|json", help="how results are printed"),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="show the trace of an error")] = False,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="say the version")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="say the version"),
     ] = False,
 ) -> None:
     Debug.on = debug

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """One JSON document on one line; dataclasses become objects, bytes base64."""
     import msgspec
 
@@ -44,7 +47,7 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _print(table: Any) -> None:
+def _print(table: Table) -> None:
     from rich.console import Console
 
     # without a terminal lines are not cut: whoever reads them is a program

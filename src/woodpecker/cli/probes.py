@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,21 +104,17 @@ def probe_syncs(scratch: Path, found: Findings) -> None:
     found.add("synced writes", ok=True, detail=f"4 KiB: {detail}; in bulk {speed:.0f} MB/s")
 
 
-async def probe_conditions(
-    objects: ObjectStore, found: Findings, *, holds_metadata: bool
-) -> None:
+async def probe_conditions(objects: ObjectStore, found: Findings, *, holds_metadata: bool) -> None:
     """Conditional writes: without them two writers could destroy each other's data."""
     features: list[Feature] = ["create_if_absent"]
     if holds_metadata:
         features.append("compare_and_swap")
     for feature in features:
         name = feature.replace("_", " ")
-        await attempt(found, name, lambda feature=feature: objects.probe(feature))
+        await attempt(found, name, partial(objects.probe, feature))
 
 
-async def attempt(
-    found: Findings, name: str, work: Callable[[], Awaitable[str | None]]
-) -> None:
+async def attempt(found: Findings, name: str, work: Callable[[], Awaitable[str | None]]) -> None:
     """Note a check that answers None, or what is wrong."""
     try:
         fault = await work()

@@ -7,7 +7,8 @@ no UTF-8 stand as ``payload_base64``, and all headers as ``headers_base64`` if o
 from __future__ import annotations
 
 from base64 import b64encode
-from binascii import Error as Base64Error, a2b_base64
+from binascii import Error as Base64Error
+from binascii import a2b_base64
 from typing import Any
 
 import msgspec
@@ -55,7 +56,7 @@ def entry_from_json(line: bytes, number: int) -> Entry:
     try:
         found = msgspec.json.decode(line)
         if not isinstance(found, dict):
-            raise ValueError("it is no object")
+            raise TypeError("it is no object")
         unknown = sorted(set(found) - _KEYS)
         if unknown:
             raise ValueError(f"unknown member {unknown[0]!r}")

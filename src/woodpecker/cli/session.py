@@ -7,13 +7,15 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from woodpecker.cli.exits import Terminated
-from woodpecker.client.client import Client
-from woodpecker.client.log import Log
 from woodpecker.config import Config, Value, load
 from woodpecker.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from woodpecker.client.client import Client
+    from woodpecker.client.log import Log
 
 T = TypeVar("T")
 
@@ -65,7 +67,11 @@ class Session:
             raise InvalidRequest("read_only is set: this command would write")
 
     def with_client(
-        self, work: Callable[[Client], Awaitable[T]], *, reads: bool = False, background: bool = False
+        self,
+        work: Callable[[Client], Awaitable[T]],
+        *,
+        reads: bool = False,
+        background: bool = False,
     ) -> T:
         """Run ``work`` with an open client."""
 
