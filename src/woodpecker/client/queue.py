@@ -70,6 +70,9 @@ class Queue:
         self.cut_bytes = cut_bytes
         self.policy = policy
         self.bytes = 0
+        self.refused_bytes = (
+            ENTRY_OVERHEAD_BYTES  # the largest item refused since ``ready`` was asked
+        )
         self.drafts: deque[Pending] = deque()
         self._now_us = now_us
         self._now_ms = now_ms
@@ -79,8 +82,17 @@ class Queue:
     # --- putting in ---
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether an item of this size is admitted now."""
+        """Whether an item of this size, its overhead included, is admitted now."""
         return self.bytes == 0 or self.bytes + size_bytes <= self.max_bytes
+
+    def check_room(self, size_bytes: int) -> None:
+        """Raises: Overloaded: an item of this size, its overhead included, is not admitted now."""
+        if not self.has_room(size_bytes):
+            self.refused_bytes = max(self.refused_bytes, size_bytes)
+            raise Overloaded(
+                f"the writer's queue holds {self.bytes} of {self.max_bytes} bytes; "
+                "wait with writer.ready(), or use append, which waits by itself"
+            )
 
     def put_plain(self, payload: bytes, future: asyncio.Future[Result]) -> bool:
         """Sequence one entry without headers or timestamp; False: use ``put``. The hot path."""
@@ -121,14 +133,9 @@ class Queue:
             Nothing has happened then.
         """
         payload_bytes = sum(map(len, payloads))
-        size = payload_bytes + ENTRY_OVERHEAD_BYTES * len(payloads)
-        size += _header_bytes(headers) if headers is not None else 0
+        size = cost_of(payload_bytes, len(payloads), headers)
         _check_columns(len(payloads), size - payload_bytes)
-        if not self.has_room(size):
-            raise Overloaded(
-                f"the writer's queue holds {self.bytes} of {self.max_bytes} bytes; "
-                "wait with writer.ready(), or use append, which waits by itself"
-            )
+        self.check_room(size)
         stamps = self._stamps(len(payloads), timestamps)
         draft = self._draft_for(payload_bytes, is_stamped=stamps is not None)
         self._add_columns(draft, len(payloads), headers, stamps)
@@ -228,6 +235,12 @@ class Queue:
             draft = self.drafts.popleft()
             self.release(draft)
             draft.fail(error)
+
+
+def cost_of(payload_bytes: int, count: int, headers: Sequence[HeaderList] | None = None) -> int:
+    """What ``count`` entries take of a queue's room."""
+    size = payload_bytes + ENTRY_OVERHEAD_BYTES * count
+    return size if headers is None else size + _header_bytes(headers)
 
 
 def _header_bytes(headers: Sequence[HeaderList]) -> int:

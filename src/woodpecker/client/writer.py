@@ -15,7 +15,7 @@ from typing import Any, Self
 from woodpecker.client.entry import NO_TIME, Entry, HeaderInput, as_headers
 from woodpecker.client.environment import Environment
 from woodpecker.client.pump import Pump
-from woodpecker.client.queue import Result, as_payload
+from woodpecker.client.queue import ENTRY_OVERHEAD_BYTES, Result, as_payload, cost_of
 from woodpecker.client.takeover import TakenOver
 from woodpecker.codec.columns import Headers
 from woodpecker.core.batcher import BatchMark
@@ -28,7 +28,6 @@ from woodpecker.errors import (
     InvalidRequest,
     NotWritten,
     OutcomeUnknown,
-    Overloaded,
     WoodpeckerError,
 )
 from woodpecker.runtime.forks import refuse_after_fork
@@ -81,8 +80,11 @@ class LogWriter:
         Cancellation: the entry may still become durable; the writer stays usable.
         """
         data = as_payload(payload)
-        if not self._pump.room.is_open(len(data)):
-            await self._wait_for_room(len(data))
+        if headers is not None:
+            headers = as_headers(headers)
+        size = cost_of(len(data), 1, None if headers is None else [headers])
+        if not self._pump.room.is_open(size):
+            await self._wait_for_room(size)
         seq: int = await self.submit(
             data, headers=headers, timestamp_us=timestamp_us, expect_seq=expect_seq
         )
@@ -162,8 +164,9 @@ class LogWriter:
             raise InvalidRequest(
                 f"a batch of {size} bytes: at most {MAX_BATCH_BYTES} (128 MiB); split it"
             )
-        if not self._pump.room.is_open(size):
-            await self._wait_for_room(size)
+        cost = cost_of(size, len(payloads), headers)
+        if not self._pump.room.is_open(cost):
+            await self._wait_for_room(cost)
         mark = self._mark(len(payloads), sequence, producer, producer_epoch, column)
         future = self._submit_many(payloads, headers, stamps, expect_seq, mark)
         result = await future
@@ -273,8 +276,9 @@ class LogWriter:
     # --- waiting ---
 
     async def ready(self) -> None:
-        """Wait until ``submit`` would take one more entry. Raises: what has ended the writer."""
-        await self._wait_for_room(0)
+        """Wait until ``submit`` would take what it refused last. Raises: what has ended the writer."""
+        refused, self._queue.refused_bytes = self._queue.refused_bytes, ENTRY_OVERHEAD_BYTES
+        await self._wait_for_room(refused)
 
     async def flush(self) -> None:
         """Wait until everything put in so far is durable; linger is cut short.
@@ -290,8 +294,7 @@ class LogWriter:
         """
         if self._pump.error is not None or self._is_closing:
             raise self._refusal()
-        if not self._queue.has_room(size_bytes):
-            raise Overloaded("the writer's queue is full; wait with writer.ready()")
+        self._queue.check_room(cost_of(size_bytes, 1))
         self._pump.reserve(size_bytes)
         return self._queue.next_seq
 
