@@ -133,6 +133,7 @@ class _Change:
         self._deadline_ms = runtime.monotonic_ms() + timeout_ms
         self._doubt: tuple[Manifest, bytes, str | None] | None = None  # sent, no answer
         self._sent = False
+        self._is_unknown = False  # what was sent last may have taken effect, or may still
 
     async def run(self) -> Manifest:
         attempt = 0
@@ -163,6 +164,7 @@ class _Change:
                 return after
             after = replace(after, nonce=self._runtime.token())
             self._doubt = (after, records.encode_manifest(after), seen.version)
+            self._is_unknown = False  # the version moved without the effect
         return await self._write(*self._doubt)
 
     async def _write(self, after: Manifest, data: bytes, version: str | None) -> Manifest | None:
@@ -171,11 +173,14 @@ class _Change:
             await self._catalog.store.put(keys.manifest(self._name), data, expect=version)
         except Conflict:
             return None
+        except OutcomeUnknown:
+            self._is_unknown = True
+            raise
         return after
 
     async def _pause(self, attempt: int, error: WoodpeckerError) -> None:
         if self._runtime.monotonic_ms() >= self._deadline_ms:
-            if self._sent:
+            if self._is_unknown:
                 raise OutcomeUnknown(
                     f"log {self._name!r}: a change of its metadata was sent to "
                     f"{self._catalog.store.url} and not answered: {error}"
