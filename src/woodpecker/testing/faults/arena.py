@@ -16,6 +16,7 @@ from typing import Any
 
 import woodpecker as wp
 from woodpecker.client.log import Log
+from woodpecker.core.ids import State
 from woodpecker.testing.checkers import Final, Violation, check
 from woodpecker.testing.faults.job import Job
 from woodpecker.testing.faults.leftovers import leftovers
@@ -28,6 +29,8 @@ LOG = "kill"
 LOG_OPTIONS = {"segment_max_bytes": 256 << 10, "segment_max_blocks": 40, "segment_max_age_s": 2}
 CATCH_UP_S = 60
 SWEEPS = 20
+MISHAP_CHARS = 1500
+HOPELESS = 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +48,11 @@ class Report:
     def is_good(self) -> bool:
         """Whether nothing was broken."""
         return not self.violations
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether going on makes no sense."""
+        return len(self.violations) >= HOPELESS
 
     def fail(self, rule: str, text: str) -> None:
         """Something is wrong that no history shows."""
@@ -131,7 +139,8 @@ class Arena:
         for _ in range(SWEEPS):
             await client.run_background(self.log)
             log = await client.open_log(self.log)
-            if (await log.describe()).unsealed_count == 0:
+            states = {segment.state for segment in (await log.describe()).segments}
+            if State.CLOSED not in states:  # an empty OPEN one may stand ready after a roll
                 return
             await asyncio.sleep(0.1)
         self.report.fail("I9", "segments stay unsealed however often background work is done")
@@ -148,9 +157,9 @@ class Arena:
             self.report.fail("I6", f"verify: {error}")
         history = await asyncio.to_thread(self.history)
         self.report.violations += await asyncio.to_thread(check, history, final)
-        for note in history.notes:
-            if note.what in ("failed", "corrupt"):
-                self.report.fail("errors", f"{note.process}: {note.what}: {note.text}")
+        for text, processes in _mishaps(history).items():
+            who = f"{processes[0]} and {len(processes) - 1} others"
+            self.report.fail("errors", f"{who}: {text}")
         description = await log.describe()
         self._count(history, final, description)
 
@@ -172,6 +181,15 @@ class Arena:
         counts["segments"] = description.segments[-1].id + 1 if description.segments else 0
         for note in history.notes:
             counts[f"note {note.what}"] += 1
+
+
+def _mishaps(history: History) -> dict[str, list[str]]:
+    """What must not be met, to the processes that met it."""
+    found: dict[str, list[str]] = {}
+    for note in history.notes:
+        if note.what in ("failed", "corrupt"):
+            found.setdefault(f"{note.what}: {note.text[-MISHAP_CHARS:]}", []).append(note.process)
+    return found
 
 
 @asynccontextmanager

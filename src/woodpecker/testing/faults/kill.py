@@ -12,9 +12,9 @@ from woodpecker.testing.faults.places import Place
 from woodpecker.testing.faults.workers import Worker
 
 LIFE_S = (0.005, 0.4)  # of a writer under load
+STUCK_S = 2.0  # an opener that takes longer waits for a process that was stopped holding a lock
 PAUSED_S = 30  # a writer that was stopped and woken must have ended by then
 SAY_EVERY = 50
-HOPELESS = 20  # violations of a dead process: stop early
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ async def kill_loop(directory: Path, *, kind: str, kills: int, seed: int, comman
         await run.create()
         loop = _Loop(run)
         await loop.begin()
-        while run.report.counts["kills of writers"] < kills:
+        while run.report.counts["kills of writers"] < kills and not run.report.is_hopeless:
             await loop.life()
         await run.settle(await loop.finish())
     return run.report
@@ -113,10 +113,17 @@ class _Loop:
 
     async def _load(self, writer: Worker) -> None:
         """Let it write for a while."""
-        if await self._run.workers.heard(writer, "loaded"):
+        heard = await self._run.workers.heard(writer, "loaded", STUCK_S)
+        if not heard and self._paused:
+            self._counts["stops that held everybody up"] += 1  # stopped inside SQLite's lock
+            for sleeper in self._paused:
+                sleeper.signal(signal.SIGCONT)
+        if heard or await self._run.workers.heard(writer, "loaded"):
             await asyncio.sleep(self._rng.uniform(*LIFE_S))
-        else:
-            self._counts["lives without load"] += 1
+            return
+        self._counts["lives without load"] += 1
+        if await self._run.workers.has_failed(writer):
+            self._run.report.fail("errors", f"{writer.job.name} ended with status {writer.status}")
 
     async def _kill(self, writer: Worker) -> None:
         if await self._run.workers.kill(writer):

@@ -108,6 +108,10 @@ class Workers:
                         break
         return said.is_set()
 
+    async def has_failed(self, worker: Worker) -> bool:
+        """Whether it has ended by an error of its own."""
+        return await self._has_ended(worker) and bool(worker.status)
+
     async def _has_ended(self, worker: Worker) -> bool:
         if worker.status is None:
             worker.status = await self._ask({"poll": worker.pid})
