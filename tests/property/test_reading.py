@@ -48,9 +48,10 @@ def test_any_range_of_any_layout_is_the_slice(
         start, end = ends[0] % (len(kit.entries) + 1), ends[1]
         assert await kit.payloads(start, end) == kit.entries[start:end]
         assert await kit.payloads(start) == kit.entries[start:]
-        assert await kit.payloads(-ends[1] if ends[1] else "latest") == kit.entries[
-            max(0, len(kit.entries) - ends[1]) :
-        ]
+        assert (
+            await kit.payloads(-ends[1] if ends[1] else "latest")
+            == kit.entries[max(0, len(kit.entries) - ends[1]) :]
+        )
 
     asyncio.run(run())
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 
 from woodpecker.client import export as export_module
 from woodpecker.client import reader, retention, salvage, takeover, verify
-from woodpecker.client.batch import Batch
 from woodpecker.client.cursor import Cursor, list_cursors, open_cursor
 from woodpecker.client.describe import Description, describe
-from woodpecker.client.entry import Entry
 from woodpecker.client.environment import Environment
 from woodpecker.client.writer import LogWriter
 from woodpecker.core.commands import AlterLog, Command
@@ -80,13 +77,13 @@ class Log:
 
     def read(
         self, start: Start = "earliest", end: End = None, *, follow: bool = False
-    ) -> AsyncIterator[Entry]:
+    ) -> reader.EntryReader:
         """Entries from ``start`` up to ``end``, one by one; see ``read_batches``, which is faster."""
         return reader.read(self._env, self.name, self.log_id, start=start, end=end, follow=follow)
 
     def read_batches(
         self, start: Start = "earliest", end: End = None, *, follow: bool = False
-    ) -> AsyncIterator[Batch]:
+    ) -> reader.BatchReader:
         """Batches of entries, as they were written together, cut at ``start`` and ``end``.
 
         Args:

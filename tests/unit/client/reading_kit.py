@@ -349,7 +349,11 @@ class LogKit:
         gone: list[Segment] = []
         kept_id = manifest.next_segment_id
         async for segment in self.env.segments(manifest):
-            if segment.sealed is None or segment.end is None or segment.end.seq > manifest.trim_point:
+            if (
+                segment.sealed is None
+                or segment.end is None
+                or segment.end.seq > manifest.trim_point
+            ):
                 kept_id = segment.id
                 break
             gone.append(segment)

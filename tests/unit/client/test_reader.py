@@ -11,6 +11,7 @@ from tests.unit.client.reading_kit import LOG_ID, NAME, FastRuntime, Follower, L
 
 from woodpecker.client.entry import Entry
 from woodpecker.client.reader import seq_at, tail
+from woodpecker.client.reader_start import resolve_range
 from woodpecker.core.batcher import BatchMark
 from woodpecker.errors import (
     Closed,
@@ -341,26 +342,21 @@ async def test_a_take_over_that_stops_half_way_is_waited_for(kit: LogKit) -> Non
     await follower.cancel()
 
 
-async def test_a_take_over_nobody_finishes_ends_a_plain_reader_as_unavailable(kit: LogKit) -> None:
+async def test_a_take_over_nobody_finishes_ends_a_plain_reader_as_unavailable(
+    kit: LogKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await kit.open()
     await kit.show(numbered(0, 3))
-    reader = kit.batches(0)
-    # the tail is known, the blocks go before they are read
-    from woodpecker.client import reader_walk
-
-    resolve = reader_walk.resolve_range
 
     async def resolve_then_lose(*args, **kwargs):
-        found = await resolve(*args, **kwargs)
-        kit.parts[0].is_gone = True
+        found = await resolve_range(*args, **kwargs)
+        kit.parts[0].is_gone = True  # the tail is known, the blocks go before they are read
         return found
 
-    reader_walk.resolve_range = resolve_then_lose
-    try:
-        with pytest.raises(Unavailable, match="open a writer to recover"):
-            await anext(reader)
-    finally:
-        reader_walk.resolve_range = resolve
+    monkeypatch.setattr("woodpecker.client.reader_walk.resolve_range", resolve_then_lose)
+    reader = kit.batches(0)
+    with pytest.raises(Unavailable, match="open a writer to recover"):
+        await anext(reader)
 
 
 async def test_trimmed_under_a_reader_is_out_of_range_never_a_silent_skip(kit: LogKit) -> None:
@@ -371,9 +367,13 @@ async def test_trimmed_under_a_reader_is_out_of_range_never_a_silent_skip(kit: L
     await kit.trim(20)
     await kit.drop_trimmed()
     seen = [0]
-    with pytest.raises(OutOfRange) as caught:
+
+    async def rest() -> None:
         async for entry in reader:
-            seen.append(entry.seq)
+            seen.append(entry.seq)  # noqa: PERF401  what was seen before the error counts
+
+    with pytest.raises(OutOfRange) as caught:
+        await rest()
     assert caught.value.earliest == 20
     assert seen == list(range(len(seen))) and len(seen) <= 20
 
@@ -646,13 +646,15 @@ async def test_a_roll_in_this_process_is_seen_at_once_not_at_the_next_poll() -> 
     await follower.cancel()
 
 
-async def test_a_roll_in_another_process_is_seen_through_the_metadata_store() -> None:
+async def test_a_roll_in_another_process_is_seen_through_the_metadata_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kit = await LogKit.create(FastRuntime(speed=0.001))
     await kit.open()
     follower = Follower(kit)
     await kit.show([b"a"])
     await follower.has(1)
-    kit.env.hub.moved = lambda log_id: None  # type: ignore[method-assign]
+    monkeypatch.setattr(kit.env.hub, "moved", lambda _: None)
     await kit.close(roll=True)
     await kit.show([b"b"])
     assert await follower.has(2) == [b"a", b"b"]
@@ -716,7 +718,12 @@ async def test_cancelled_at_any_step_leaves_nothing_behind(kit: LogKit) -> None:
 
 async def test_headers_times_and_caller_columns(kit: LogKit) -> None:
     await kit.open()
-    entries = [Entry(b"a"), Entry(b"b", headers=[("k", "v"), (b"k", b"")]), Entry(b"c"), Entry(b"d")]
+    entries = [
+        Entry(b"a"),
+        Entry(b"b", headers=[("k", "v"), (b"k", b"")]),
+        Entry(b"c"),
+        Entry(b"d"),
+    ]
     marks = [BatchMark(first=0, count=3, column=b"one"), BatchMark(first=3, count=1, column=b"two")]
     await kit.show(entries, marks=marks, timestamps=[5, 6, 6, 9])
     await kit.show([b"e"])
@@ -725,14 +732,17 @@ async def test_headers_times_and_caller_columns(kit: LogKit) -> None:
     first = batches[0]
     assert first.headers == [((b"k", b"v"), (b"k", b"")), (), ()]
     assert list(first.timestamps_us) == [6, 6, 9]
-    assert [(c.first_seq, c.count, c.data) for c in first.columns] == [(0, 3, b"one"), (3, 1, b"two")]
+    assert [(c.first_seq, c.count, c.data) for c in first.columns] == [
+        (0, 3, b"one"),
+        (3, 1, b"two"),
+    ]
     assert first.payloads == [b"b", b"c", b"d"] == [bytes(view) for view in first.views]
     assert first.payload_bytes == 3
     entry = next(iter(first))
     assert isinstance(entry, Entry)
-    assert entry == (b"b", ((b"k", b"v"), (b"k", b"")), 6, 1)
+    assert tuple(entry) == (b"b", ((b"k", b"v"), (b"k", b"")), 6, 1)
     assert (entry.payload, entry.timestamp_us, entry.seq) == (b"b", 6, 1)
     assert batches[1].headers == [()] and list(batches[1].timestamps_us) == [9]
-    cut = [batch async for batch in kit.batches(0, 3)][0]
+    cut = await anext(kit.batches(0, 3))
     assert [c.data for c in cut.columns] == [b"one"]
     assert [e.payload for e in cut] == [b"a", b"b", b"c"]

@@ -81,11 +81,10 @@ async def test_a_failure_ends_it_and_cancels_the_rest() -> None:
     loads = Loads([1, -1, 1, 1])
     loads.gates[0].set()
     loads.gates[1].set()
-    seen = []
+    results = in_order(runtime, loads, max_loads=4, max_bytes=100)
+    assert await anext(results) == 0
     with pytest.raises(ValueError, match="1"):
-        async for n in in_order(runtime, loads, max_loads=4, max_bytes=100):
-            seen.append(n)
-    assert seen == [0]
+        await anext(results)
     assert all(task.done() for task in runtime.tasks)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import pytest
 from tests.unit.client.reading_kit import LOG_ID, LogKit
@@ -22,7 +23,7 @@ class Watched(MemoryObjectStore):
     def __init__(self, bucket: MemoryBucket) -> None:
         super().__init__(bucket)
         self.gets: list[tuple[int, int | None]] = []
-        self.change = None
+        self.change: Callable[[bytearray, int], bytearray] | None = None
 
     async def get(self, key, *, start=0, length=None):
         self.gets.append((start, length))
@@ -116,13 +117,13 @@ async def test_any_flipped_byte_is_corrupt_or_harmless_never_shown(position: int
 
     case.store = Watched(case.store._bucket)  # with nothing in its cache
     case.store.change = flip
+    found, where = None, ""
     try:
         found = [b.payloads async for b in case.source().blocks(0)]
     except Corrupt as error:
-        assert case.segment.sealed is not None
-        assert case.segment.sealed.key in error.where
-    else:
-        assert found == wanted
+        where = error.where
+    assert case.segment.sealed is not None
+    assert found == wanted or case.segment.sealed.key in where
 
 
 async def test_a_sound_object_of_another_segment_is_corrupt() -> None:
