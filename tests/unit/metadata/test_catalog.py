@@ -82,6 +82,6 @@ async def test_a_version_that_moved_without_the_effect_settles_the_lost_answer()
             await others.change("a", alter("theirs"))
         return await load(name)
 
-    catalog.load = moving_load
+    catalog.load = moving_load  # type: ignore[method-assign]
     with pytest.raises(Unavailable):
         await catalog.change("a", alter("mine"), timeout_ms=50)
