@@ -15,7 +15,8 @@ from enum import StrEnum
 from typing import Protocol
 
 UNIT_BYTES = 4096  # of writing and alignment: never smaller than a sector, so none is written twice
-HINT_EVERY_BYTES = 64 << 20  # at most so much (and one block) is scanned by a recovery
+HINT_EVERY_BYTES = 64 << 20  # at most so much, or so many blocks, is scanned by a recovery
+HINT_EVERY_BLOCKS = 4096
 
 INLINE_MAX_BYTES = 64 << 10
 INLINE_MAX_MS = 0.5  # mean sync above which the loop is never blocked

@@ -14,7 +14,14 @@ from contextlib import suppress
 from mmap import mmap
 
 from woodpecker.codec.block import PackedBlock
-from woodpecker.core.file_rules import HINT_EVERY_BYTES, Position, Step, after, padded
+from woodpecker.core.file_rules import (
+    HINT_EVERY_BLOCKS,
+    HINT_EVERY_BYTES,
+    Position,
+    Step,
+    after,
+    padded,
+)
 from woodpecker.segments.file_aligned import Buffers, DataFile
 from woodpecker.segments.file_index import Index
 from woodpecker.segments.file_side import Hint, SideFile
@@ -152,7 +159,7 @@ class Appender:
         self._bytes = 0
         self._first_us = 0
         self._last_us = 0
-        self._hinted = 0
+        self._hinted = start
 
     def begin(self, start: Position) -> None:
         """Where the segment starts is final; what was published before any block follows it."""
@@ -215,7 +222,11 @@ class Appender:
 
     @property
     def is_hint_due(self) -> bool:
-        return self.position.offset - self._hinted >= HINT_EVERY_BYTES
+        done, hinted = self.position, self._hinted
+        return (
+            done.offset - hinted.offset >= HINT_EVERY_BYTES
+            or done.block - hinted.block >= HINT_EVERY_BLOCKS
+        )
 
     def afterwards(self) -> None:
         """What is due after a block was acknowledged: readers woken, zeros ahead, room ahead."""
@@ -227,9 +238,9 @@ class Appender:
 
     def write_hint(self) -> None:
         """Note how far the file is synced. Failing only makes a recovery slower: nothing needs it."""
-        if self._hinted == self.position.offset:
+        if self._hinted.offset == self.position.offset:
             return
-        self._hinted = self.position.offset
+        self._hinted = self.position
         hint = Hint(
             position=self.position,
             last_offset=self._last_offset,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from woodpecker.codec.block import HEADER_BYTES, Block, BlockHeader, parse_header
+from woodpecker.codec.header import verify_digest
 from woodpecker.core.file_rules import UNIT_BYTES, Identity, Position, padded
 from woodpecker.errors import Corrupt
 from woodpecker.segments.file_aligned import BUFFER_BYTES, DataFile, Window, make_buffer
@@ -71,7 +72,7 @@ class Walk:
         while bound.allows(place):
             header = self.check(place, window.view(place.offset, UNIT_BYTES))
             view = window.view(place.offset, padded(header.size_bytes))
-            Block.parse(view[: header.size_bytes], where=f"{self._file.path}@{place.offset}")
+            self._block(place, header, view[: header.size_bytes])
             yield header, view
             place = place.after(header)
 
@@ -100,12 +101,19 @@ class Walk:
                     break
                 buffer, got = self._load(place.offset, padded(header.size_bytes))
                 end = min(header.size_bytes, got)
-            blocks.append(Block.parse(buffer[at:end], where=f"{self._file.path}@{place.offset}"))
+            blocks.append(self._block(place, header, buffer[at:end]))
             place = place.after(header)
             at += padded(header.size_bytes)
         if not blocks:
             self.check(place, buffer[:got])  # too short for a header: says so
         return blocks, place
+
+    def _block(self, place: Position, header: BlockHeader, view: memoryview) -> Block:
+        """As ``Block.parse``, of a block whose header was checked. Raises: Corrupt."""
+        where = f"{self._file.path}@{place.offset}"
+        if len(view) != header.size_bytes or not verify_digest(view):
+            raise Corrupt(f"{where}: the block is cut short or fails its checksum", where=where)
+        return Block(header, view, where)
 
     def _load(self, offset: int, size_bytes: int) -> tuple[memoryview, int]:
         buffer = memoryview(make_buffer(size_bytes))[:size_bytes]

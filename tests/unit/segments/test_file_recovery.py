@@ -322,6 +322,16 @@ async def test_recovery_starts_behind_the_hint(store, other, hints):
     assert found.last_timestamp_us == last.base_timestamp_us
 
 
+async def test_many_small_blocks_are_hinted_by_their_number(store, other, hints, monkeypatch):
+    monkeypatch.setattr(file_append, "HINT_EVERY_BYTES", 1 << 40)
+    monkeypatch.setattr(file_append, "HINT_EVERY_BLOCKS", 10)
+    log = FakeLog()
+    segment = await written(store, log, [b"x"] * 25)
+    hints.clear()
+    assert await recovered(other, log) == end_of(segment, 25)
+    assert min(hints) == 19 * UNIT_BYTES
+
+
 async def test_a_hint_that_does_not_fit_is_void(store, directory, hints):
     log = FakeLog()
     segment = await written(store, log, [b"x" * 3000] * 50)
