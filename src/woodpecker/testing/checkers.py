@@ -91,7 +91,7 @@ def check(history: History, final: Final, *, is_whole: bool = True) -> list[Viol
     log = _index(history, content, final.end, found)
     for part in (
         _check_answers(log, final, is_whole=is_whole),
-        _check_batches(log),
+        _check_batches(log, hidden_below=0 if is_whole else final.first),
         _check_real_time(log),
         _check_epochs(log, history.of("open")),
         _check_views(log, history.views),
@@ -224,11 +224,14 @@ def _check_expected(log: _Log, op: Operation) -> Iterator[Violation]:
         yield _broken("order", f"{op} expected {expect} and is at {seq}")
 
 
-def _check_batches(log: _Log) -> Iterator[Violation]:
-    """Contiguous, in order, all or nothing."""
+def _check_batches(log: _Log, *, hidden_below: int) -> Iterator[Violation]:
+    """Contiguous, in order, all or nothing; what nobody can see any more is taken for right."""
     for one in log.written:
-        if one.seqs != tuple(range(one.first, one.first + len(one.seqs))):
-            yield _broken("I1", f"{one.operation}: its entries are at {one.seqs[:10]}")
+        base = one.first - one.seqs.index(one.first)
+        for at, seq in enumerate(one.seqs, base):
+            if seq != at and not (seq is None and 0 <= at < hidden_below):
+                yield _broken("I1", f"{one.operation}: its entries are at {one.seqs[:10]}")
+                break
 
 
 def _check_real_time(log: _Log) -> Iterator[Violation]:

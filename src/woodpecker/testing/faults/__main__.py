@@ -32,9 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if report.is_good else 1
 
 
-async def _run(
-    arguments: argparse.Namespace, directory: Path, seed: int, command: str
-) -> Report:
+async def _run(arguments: argparse.Namespace, directory: Path, seed: int, command: str) -> Report:
     return await kill_loop(
         directory, kind=arguments.store, kills=arguments.kills, seed=seed, command=command
     )

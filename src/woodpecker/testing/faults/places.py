@@ -21,7 +21,13 @@ class Place:
     """
 
     def __init__(
-        self, kind: str, directory: Path, *, proxied: bool = False, etcd: bool = False, seed: int = 0
+        self,
+        kind: str,
+        directory: Path,
+        *,
+        proxied: bool = False,
+        etcd: bool = False,
+        seed: int = 0,
     ) -> None:
         self.kind = kind
         self._directory = directory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from typing import Any
 
 from woodpecker.client.cursor import Cursor
 from woodpecker.client.log import Log
@@ -41,15 +42,15 @@ class FollowerRole:
             cursor = await log.cursor(self._job.settings["cursor"])
             self._position = cursor.position
             self._job.tell("loaded")
-            following = asyncio.create_task(self._follow(log, cursor))
-            committing = asyncio.create_task(self._commit(cursor))
-            stopping = asyncio.create_task(self._stop.wait())
-            done, _ = await asyncio.wait(
-                (following, committing, stopping), return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in (following, committing, stopping):
+            tasks: list[asyncio.Task[Any]] = [
+                asyncio.create_task(self._follow(log, cursor)),
+                asyncio.create_task(self._commit(cursor)),
+                asyncio.create_task(self._stop.wait()),
+            ]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(following, committing, stopping, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             for task in done:
                 task.result()
 

@@ -11,6 +11,7 @@ import socket
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Self
 
 from woodpecker.errors import Unavailable
 from woodpecker.testing.faults.job import Job
@@ -50,9 +51,9 @@ class Workers:
         self._signals: socket.socket | None = None
         self._lock = asyncio.Lock()
 
-    async def __aenter__(self) -> Workers:
+    async def __aenter__(self) -> Self:
         self._signals = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._signals.setblocking(False)
+        self._signals.settimeout(0)
         self._signals.bind(str(self.directory / "signals"))
         asyncio.get_running_loop().add_reader(self._signals, self._heard)
         self._zygote = await asyncio.create_subprocess_exec(

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from woodpecker import app
@@ -35,7 +36,11 @@ class Role(Protocol):
     async def run(self) -> None: ...
 
 
-ROLES = {"writer": WriterRole, "follower": FollowerRole, "trimmer": TrimmerRole}
+ROLES: dict[str, Callable[[Job, Recorder], Role]] = {
+    "writer": WriterRole,
+    "follower": FollowerRole,
+    "trimmer": TrimmerRole,
+}
 
 
 def main() -> None:
@@ -69,7 +74,7 @@ def _fork(job: Job) -> int:
         status = 1
         try:
             status = _work(job)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  it must never get back into the parent's loop
             traceback.print_exc()
         finally:
             sys.stderr.flush()
@@ -87,7 +92,7 @@ def _work(job: Job) -> int:
     recorder = job.recorder()
     try:
         asyncio.run(_run(job, recorder))
-    except Exception:
+    except Exception:  # noqa: BLE001  the history is where it is read
         recorder.note("failed", traceback.format_exc())
         return 1
     return 0
