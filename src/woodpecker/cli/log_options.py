@@ -49,4 +49,4 @@ def _help(name: str, bound: Bound) -> str:
     default = getattr(Options(), name)
     shown = {"mode": "follows the store"}.get(name, "none" if default is None else str(default))
     limits = "" if bound.choices else f"{bounds_text(bound)}; "
-    return f"{bound.text} [{limits}default: {shown}]"
+    return f"{bound.text} ({limits}default: {shown})"

@@ -48,7 +48,7 @@ def _globals(
         typer.Option(
             metavar="URL",
             help="file:///dir, s3://bucket/prefix, gs://, az:// or a directory "
-            "[env: WOODPECKER_STORE; default: a directory under your data folder]",
+            "(WOODPECKER_STORE; default: a directory under your data folder)",
         ),
     ] = None,
     metadata: Annotated[
