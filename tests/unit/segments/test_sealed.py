@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.unit.client.reading_kit import LOG_ID, LogKit
+from tests.unit.codec.forging import resign_block
 
 from woodpecker.codec.block import HEADER_BYTES
 from woodpecker.core.manifest import Segment
@@ -127,12 +128,29 @@ async def test_any_flipped_byte_is_corrupt_or_harmless_never_shown(position: int
 
 
 async def test_a_sound_object_of_another_segment_is_corrupt() -> None:
-    case = await sealed_case(SMALL)
+    case = await sealed_case([[b"behind"]])  # as large as the one before
     first, second = (await case.kit.manifest()).segments
     objects = case.store._bucket.objects
     assert first.sealed is not None and second.sealed is not None
     objects[second.sealed.key] = objects[first.sealed.key]
-    with pytest.raises(Corrupt):
+    with pytest.raises(Corrupt, match="the manifest names"):
+        await case.numbers(1)
+
+
+async def test_a_sound_block_that_breaks_the_chain_is_corrupt() -> None:
+    """Right place, right checksum, but it links to another block than the one before it."""
+    case = await sealed_case([[b"a"], [b"b"], [b"c"]])
+    size = HEADER_BYTES + 5
+
+    def relink(data: bytearray, start: int) -> bytearray:
+        if start == 0 and len(data) == 3 * size:
+            data[size + 24 : size + 40] = bytes(16)
+            data[size : 2 * size] = resign_block(data[size : 2 * size])
+        return data
+
+    assert await case.numbers(1) == [0, 1, 2]
+    case.store.change = relink
+    with pytest.raises(Corrupt, match="chain"):
         await case.numbers(1)
 
 
@@ -155,7 +173,7 @@ async def test_a_block_of_another_place_is_corrupt() -> None:
 async def test_a_gone_object_is_not_found_a_cut_one_corrupt() -> None:
     case = await sealed_case(SMALL)
     case.store.change = lambda data, _: data[:-1]
-    with pytest.raises(Corrupt):
+    with pytest.raises(Corrupt, match=r"\d+ bytes of \d+"):
         await case.numbers(1)
     case.store.change = None
     assert case.segment.sealed is not None
