@@ -11,7 +11,7 @@ from woodpecker.client.client import Client
 from woodpecker.client.environment import Environment
 from woodpecker.core.ids import Kind
 from woodpecker.errors import InvalidRequest, NotFound
-from woodpecker.filesystems import is_network
+from woodpecker.filesystems import is_local
 from woodpecker.metadata.base import MetadataStore
 from woodpecker.metadata.catalog import Catalog
 from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
@@ -24,6 +24,7 @@ from woodpecker.segments.file import FileSegments
 from woodpecker.segments.object import ObjectSegments
 from woodpecker.storage.base import ObjectStore
 from woodpecker.storage.cloud import CloudObjectStore
+from woodpecker.storage.instrumented import InstrumentedStore
 from woodpecker.storage.local import LocalObjectStore
 from woodpecker.storage.memory import MemoryObjectStore
 from woodpecker.storage.url import OptionValue, StoreSettings, parse_store_url
@@ -116,7 +117,7 @@ class _Parts:
         self._objects: dict[str, ObjectStore] = {}
         self._segments: dict[tuple[Kind, str], SegmentStore] = {}
         self._metadata: MetadataStore | None = None
-        self._is_network = settings.scheme == "file" and is_network(Path(settings.path))
+        self._is_network = settings.scheme == "file" and not is_local(Path(settings.path))
 
     async def open(self) -> Environment:
         if self._settings.scheme == "file":
@@ -220,6 +221,12 @@ class _Parts:
     # --- adapters ---
 
     def _open_objects(self, settings: StoreSettings) -> ObjectStore:
+        objects = self._adapter(settings)
+        if self._observer is SILENT:
+            return objects
+        return InstrumentedStore(objects, self._observer, self._runtime)
+
+    def _adapter(self, settings: StoreSettings) -> ObjectStore:
         if settings.scheme == "memory":
             return self._shared(settings.bucket)[0]
         return _open_objects(settings, self._runtime, read_only=self._read_only)
@@ -296,7 +303,7 @@ def _buffer_directory(buffer: str) -> Path:
             f"buffer={buffer!r}: open segments need a local directory, file:///dir"
         )
     path = Path(settings.path)
-    if is_network(path):
+    if not is_local(path):
         raise InvalidRequest(
             f"buffer={buffer!r} lies on a network or unknown file system, where locks and syncs "
             "cannot be trusted: use a local disk"

@@ -1,38 +1,36 @@
-"""Which file system a path lies on: locks and syncs are trusted on known local ones only."""
+"""Which file system a path lies on: locks, direct writes and syncs are trusted on known local ones only."""
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 
-# allow-list: everything else (nfs, cifs, fuse, 9p, virtiofs, ...) is treated as a network file system
-LOCAL = frozenset(
-    {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay", "bcachefs"}
+# Where O_DIRECT, flock, mmap and fsync mean what section 6 of the protocol needs. Network, FUSE and
+# stacked file systems are left out on purpose: some of them lose one of these silently.
+LOCAL_FILE_SYSTEMS = frozenset(
+    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "tmpfs", "xfs", "zfs"}
 )
-MOUNTS = Path("/proc/self/mounts")
+UNKNOWN = "unknown"
+_MOUNTS = Path("/proc/self/mountinfo")  # Linux only; elsewhere nothing is known
 
 
-def is_network(path: Path) -> bool:
-    """Whether ``path`` (or where it would be made) is not known to be on a local file system."""
-    if sys.platform != "linux":
-        return False  # written for, not tested: APFS and HFS+ are local
-    return file_system_of(path) not in LOCAL
+def is_local(path: Path) -> bool:
+    """Whether ``path`` (which need not exist yet) is on a local file system that is known to behave."""
+    return file_system_of(path) in LOCAL_FILE_SYSTEMS
 
 
 def file_system_of(path: Path) -> str:
-    """Name of the file system type, "" if it cannot be told."""
-    target = path.expanduser().absolute()
-    while not target.exists() and target != target.parent:
-        target = target.parent
-    target = target.resolve()
-    best, name = -1, ""
+    """Type of the file system that holds ``path`` (which need not exist yet); "unknown" if hidden."""
+    real = os.path.realpath(path)
+    best, kind = "", UNKNOWN
     try:
-        lines = MOUNTS.read_text().splitlines()
+        lines = _MOUNTS.read_text().splitlines()
     except OSError:
-        return ""
+        return kind
     for line in lines:
-        fields = line.split()
-        mount = Path(fields[1].replace("\\040", " "))
-        if target.is_relative_to(mount) and len(str(mount)) >= best:
-            best, name = len(str(mount)), fields[2]
-    return name
+        fields, _, rest = line.partition(" - ")
+        mount = fields.split()[4].encode().decode("unicode_escape")
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, rest.split()[0]
+    return kind

@@ -16,7 +16,7 @@ from woodpecker.cli.probes import (
 )
 from woodpecker.cli.session import Session
 from woodpecker.errors import NotFound, WoodpeckerError
-from woodpecker.filesystems import is_network
+from woodpecker.filesystems import is_local
 from woodpecker.storage.url import parse_store_url
 
 
@@ -38,7 +38,7 @@ async def examine(session: Session) -> Findings:
             return found
         try:
             probe_syncs(scratch, found)
-            is_far = is_network(path)
+            is_far = not is_local(path)
             await _examine_objects(session, scratch.as_uri(), found, is_network_store=is_far)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -80,7 +80,7 @@ def advise(session: Session, found: Findings) -> str:
         bad = [check.name for check in found.checks if check.ok is False]
         return f"Not usable: {', '.join(bad)}."
     figures = found.figures
-    if "sync_p50_ms" in figures and not is_network(Path(parse_store_url(url_of(session)).path)):
+    if "sync_p50_ms" in figures and is_local(Path(parse_store_url(url_of(session)).path)):
         return (
             "Mode file fits: an append waits for one synced write, "
             f"{figures['sync_p50_ms']:.2f} ms in the middle, {figures['sync_p99_ms']:.2f} ms at p99. "

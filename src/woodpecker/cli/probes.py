@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from woodpecker.errors import WoodpeckerError
-from woodpecker.filesystems import file_system_of, is_network
+from woodpecker.filesystems import file_system_of, is_local
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.storage.base import Feature, ObjectStore
 
@@ -69,8 +69,8 @@ def probe_directory(path: Path, found: Findings) -> Path | None:
         return None
     made = "is there" if base == path else f"would be made in {base}"
     found.add("directory", ok=True, detail=f"{path} {made}")
-    kind = "network or unknown" if is_network(base) else "local"
-    found.add("file system", ok=None, detail=f"{file_system_of(base) or 'unknown'} ({kind})")
+    kind = "local" if is_local(base) else "network or unknown"
+    found.add("file system", ok=None, detail=f"{file_system_of(base)} ({kind})")
     free = shutil.disk_usage(base).free
     found.figures["free_bytes"] = free
     is_enough = free >= FREE_LIMIT_BYTES

@@ -17,17 +17,11 @@ from pathlib import Path
 
 from woodpecker.core.manifest import FilePlace, Segment
 from woodpecker.errors import InvalidRequest, NotFound
+from woodpecker.filesystems import LOCAL_FILE_SYSTEMS, file_system_of
 from woodpecker.runtime.runtime import Runtime
 
 _MACHINE_ID = Path("/etc/machine-id")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_MOUNTS = Path("/proc/self/mountinfo")
-
-# Where O_DIRECT, flock, mmap and fsync mean what section 6 of the protocol needs. Network, FUSE and
-# stacked file systems are left out on purpose: some of them lose one of these silently.
-LOCAL_FILE_SYSTEMS = frozenset(
-    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "tmpfs", "xfs", "zfs"}
-)
 
 
 def boot_id() -> str:
@@ -51,23 +45,6 @@ def make_directory(path: Path) -> None:
     make_directory(path.parent)
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
-
-
-def file_system_of(path: Path) -> str:
-    """Type of the file system that holds ``path`` (which need not exist yet); "unknown" if hidden."""
-    real = os.path.realpath(path)
-    best, kind = "", "unknown"
-    try:
-        lines = _MOUNTS.read_text().splitlines()
-    except OSError:
-        return kind
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        mount = fields.split()[4].encode().decode("unicode_escape")
-        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
-            best, kind = mount, rest.split()[0]
-    return kind
 
 
 class BufferDirectory:
