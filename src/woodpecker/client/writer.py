@@ -150,7 +150,8 @@ class LogWriter:
         """Append entries that belong together: contiguous, all or nothing, one block.
 
         Args:
-            entries: payloads or ``Entry`` values; at most 128 MiB together; may be empty.
+            entries: payloads or ``Entry`` values; at most 128 MiB together; may be empty if it has
+                neither ``sequence`` nor ``column``.
             sequence: number of this batch in the producer's session; a repeat returns the first result.
             producer, producer_epoch: of another session granted by ``grant_producer``.
             column: opaque bytes kept with the batch, at most 64 KiB.
@@ -218,6 +219,8 @@ class LogWriter:
         producer_epoch: int | None,
         column: bytes,
     ) -> BatchMark | None:
+        if not count and (sequence is not None or column):
+            raise InvalidRequest("a batch with sequence= or column= needs at least one entry")
         if sequence is None:
             if producer is not None or producer_epoch is not None:
                 raise InvalidRequest("a producer's batch needs sequence=")
