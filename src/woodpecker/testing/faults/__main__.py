@@ -12,7 +12,11 @@ import tempfile
 from pathlib import Path
 
 from woodpecker.testing.faults.arena import Report, say
+from woodpecker.testing.faults.clean_exit import clean_exit
+from woodpecker.testing.faults.fight import fight
 from woodpecker.testing.faults.kill import kill_loop
+from woodpecker.testing.faults.outage import outages
+from woodpecker.testing.faults.paused import paused
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,9 +37,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _run(arguments: argparse.Namespace, directory: Path, seed: int, command: str) -> Report:
-    return await kill_loop(
-        directory, kind=arguments.store, kills=arguments.kills, seed=seed, command=command
-    )
+    """The run that was asked for."""
+    store, times = getattr(arguments, "store", ""), getattr(arguments, "times", 0)
+    match arguments.run:
+        case "kill":
+            return await kill_loop(
+                directory, kind=store, kills=arguments.kills, seed=seed, command=command
+            )
+        case "fight":
+            seconds = arguments.seconds
+            return await fight(directory, kind=store, seconds=seconds, seed=seed, command=command)
+        case "paused":
+            return await paused(directory, kind=store, times=times, seed=seed, command=command)
+        case "outage":
+            metadata = arguments.of
+            return await outages(
+                directory, metadata=metadata, times=times, seed=seed, command=command
+            )
+        case _:
+            return await clean_exit(directory, kind=store, times=times, seed=seed, command=command)
 
 
 def _command(argv: list[str] | None, seed: int) -> str:
@@ -51,10 +71,22 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--seed", type=int, help="draws all that the orchestrator decides")
     common.add_argument("--directory", help="parent of the run's directory (default: temporary)")
     common.add_argument("--keep", action="store_true", help="keep data and histories")
+    stored = argparse.ArgumentParser(add_help=False, parents=[common])
+    stored.add_argument("--store", choices=("file", "object"), default="file")
     runs = parser.add_subparsers(dest="run", required=True)
-    kill = runs.add_parser("kill", parents=[common], help="kill writers at any moment")
-    kill.add_argument("--store", choices=("file", "object"), default="file")
+    kill = runs.add_parser("kill", parents=[stored], help="kill writers at any moment")
     kill.add_argument("--kills", type=int, default=500)
+    fighting = runs.add_parser("fight", parents=[stored], help="living writers fence each other")
+    fighting.add_argument("--seconds", type=float, default=60)
+    sleeping = runs.add_parser(
+        "paused", parents=[stored], help="a writer sleeps and wakes too late"
+    )
+    sleeping.add_argument("--times", type=int, default=20)
+    failing = runs.add_parser("outage", parents=[common], help="SeaweedFS or etcd fail under load")
+    failing.add_argument("--of", choices=("store", "etcd"), default="store")
+    failing.add_argument("--times", type=int, default=22)
+    leaving = runs.add_parser("exit", parents=[stored], help="append and return: status 0")
+    leaving.add_argument("--times", type=int, default=200)
     return parser
 
 

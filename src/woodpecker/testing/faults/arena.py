@@ -28,6 +28,7 @@ from woodpecker.testing.history import Event, History, collect, decode_file
 LOG = "kill"
 LOG_OPTIONS = {"segment_max_bytes": 256 << 10, "segment_max_blocks": 40, "segment_max_age_s": 2}
 CATCH_UP_S = 60
+END_S = 60.0
 SWEEPS = 20
 MISHAP_CHARS = 1500
 HOPELESS = 20
@@ -76,6 +77,7 @@ class Arena:
     rng: random.Random
     report: Report
     log: str = LOG
+    names: list[str] = field(default_factory=list)  # of the processes that used this log
     settings: dict[str, Any] = field(default_factory=dict)
 
     def client(self, *, background: bool = False) -> wp.Client:
@@ -100,20 +102,38 @@ class Arena:
             max_s=max_s,
             settings={**self.settings, **settings} if role == "writer" else settings,
         )
+        self.names.append(job.name)
         return await self.workers.start(job)
 
+    def turn_to(self, log: str) -> None:
+        """Go on with another log; those that used the one before are not judged again."""
+        self.log = log
+        self.names = []
+
+    async def must_end(self, worker: Worker, why: str, timeout_s: float = END_S) -> None:
+        """Wait for a worker that ends by itself."""
+        try:
+            status = await self.workers.wait(worker, timeout_s)
+        except TimeoutError:
+            self.report.fail("I7", f"{worker.job.name} {why} and does not end")
+            await self.workers.kill(worker)
+            return
+        if status != 0:
+            self.report.fail("errors", f"{worker.job.name} {why}: ended with status {status}")
+
     def history(self) -> History:
-        """What all processes have written down."""
+        """What all processes that used this log have written down."""
         events: list[Event] = []
-        for path in sorted(self.directory.glob("*.jsonl")):
-            events += decode_file(path.read_bytes())
+        for name in self.names:
+            path = self.directory / f"{name}.jsonl"
+            if path.exists():  # else it was killed before its first line
+                events += decode_file(path.read_bytes())
         return collect(events)
 
     async def settle(self, followers: list[Worker]) -> None:
         """A last writer opens and closes; followers reach the tail; then everything is judged."""
         last = await self.start("writer", load_s=0.2, reopen=False)
-        if await self.workers.wait(last) != 0:
-            self.report.fail("I7", f"the last writer ended with status {last.status}")
+        await self.must_end(last, "is the last writer")
         async with self.client() as client:
             log = await client.open_log(self.log)
             await self._await_followers(log, [f.job.settings["cursor"] for f in followers])
@@ -121,7 +141,7 @@ class Arena:
                 await self.workers.kill(follower)
             await self._clean(client)
             final = await self._read(log)
-            await self._judge(log, final)
+            await self._judge(log, final, is_whole=bool(followers))
             await leftovers(client, self.log, self.report.fail)
 
     async def _await_followers(self, log: Log, names: list[str]) -> None:
@@ -150,35 +170,39 @@ class Arena:
         items = [item_of(entry) async for entry in log.read()]
         return Final(first=first, items=tuple(items))
 
-    async def _judge(self, log: Log, final: Final) -> None:
+    async def _judge(self, log: Log, final: Final, *, is_whole: bool) -> None:
         try:
             await log.verify()
         except wp.WoodpeckerError as error:
             self.report.fail("I6", f"verify: {error}")
         history = await asyncio.to_thread(self.history)
-        self.report.violations += await asyncio.to_thread(check, history, final)
+        self.report.violations += await asyncio.to_thread(check, history, final, is_whole=is_whole)
+        self.judge_notes(history)
+        description = await log.describe()
+        self._count(history, final, description)
+
+    def judge_notes(self, history: History) -> None:
+        """No process may have met a bug or damage."""
         for text, processes in _mishaps(history).items():
             who = f"{processes[0]} and {len(processes) - 1} others"
             self.report.fail("errors", f"{who}: {text}")
-        description = await log.describe()
-        self._count(history, final, description)
 
     def _count(self, history: History, final: Final, description: Any) -> None:
         counts = self.report.counts
         appends = history.of("append")
-        counts["entries in the log"] = final.end
-        counts["entries acknowledged"] = sum(len(a.call.items) for a in appends if a.is_ok)
+        counts["entries in the log"] += final.end
+        counts["entries acknowledged"] += sum(len(a.call.items) for a in appends if a.is_ok)
         for outcome in ("unknown", "refused", "not_written"):
             found = sum(len(a.call.items) for a in appends if a.outcome == outcome)
-            counts[f"entries {outcome}"] = found
-        counts["take-overs"] = sum(op.is_ok for op in history.of("open"))
-        counts["trims"] = sum(op.is_ok for op in history.of("trim"))
-        counts["answers of resolve"] = len(history.of("resolve"))
-        counts["entries shown to readers"] = sum(
+            counts[f"entries {outcome}"] += found
+        counts["take-overs"] += sum(op.is_ok for op in history.of("open"))
+        counts["trims"] += sum(op.is_ok for op in history.of("trim"))
+        counts["answers of resolve"] += len(history.of("resolve"))
+        counts["entries shown to readers"] += sum(
             len(seen.items) for view in history.views for seen in view.seen
         )
         counts["processes"] = self.workers.started
-        counts["segments"] = description.segments[-1].id + 1 if description.segments else 0
+        counts["segments"] += description.segments[-1].id + 1 if description.segments else 0
         for note in history.notes:
             counts[f"note {note.what}"] += 1
 

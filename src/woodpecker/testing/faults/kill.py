@@ -13,7 +13,6 @@ from woodpecker.testing.faults.workers import Worker
 
 LIFE_S = (0.005, 0.4)  # of a writer under load
 STUCK_S = 2.0  # an opener that takes longer waits for a process that was stopped holding a lock
-PAUSED_S = 30  # a writer that was stopped and woken must have ended by then
 SAY_EVERY = 50
 
 
@@ -89,7 +88,7 @@ class _Loop:
             case "closed":
                 await self._load(writer)
                 writer.signal(signal.SIGTERM)
-                await self._must_end(writer, "was told to close")
+                await self._run.must_end(writer, "was told to close")
             case _:
                 await self._load(writer)
                 await self._kill(writer)
@@ -100,7 +99,7 @@ class _Loop:
         """Wake and await what is left; returns the followers."""
         await self._wake(len(self._paused))
         for trimmer in self._trimmers:
-            await self._must_end(trimmer, "trims once")
+            await self._run.must_end(trimmer, "trims once")
         return self._followers
 
     async def _writer(self) -> Worker:
@@ -136,7 +135,7 @@ class _Loop:
         if self._rng.random() < 0.15:
             self._trimmers.append(await self._run.start("trimmer"))
         if len(self._trimmers) > 3:
-            await self._must_end(self._trimmers.pop(0), "trims once")
+            await self._run.must_end(self._trimmers.pop(0), "trims once")
         if self._rng.random() < 0.05:
             await self._run.workers.kill(self._followers[0])
             self._counts["kills of followers"] += 1
@@ -153,7 +152,7 @@ class _Loop:
                 await self._kill(writer)
                 continue
             await self._overtake()
-            await self._must_end(writer, "was overtaken in its sleep")
+            await self._run.must_end(writer, "was overtaken in its sleep")
             self._counts["sleepers woken"] += 1
 
     async def _overtake(self) -> None:
@@ -164,13 +163,3 @@ class _Loop:
 
     async def _follow(self, number: int) -> Worker:
         return await self._run.start("follower", max_s=3600, cursor=f"follower-{number}")
-
-    async def _must_end(self, worker: Worker, why: str) -> None:
-        try:
-            status = await self._run.workers.wait(worker, PAUSED_S)
-        except TimeoutError:
-            self._run.report.fail("I7", f"{worker.job.name} {why} and does not end")
-            await self._run.workers.kill(worker)
-            return
-        if status != 0:
-            self._run.report.fail("errors", f"{worker.job.name} {why}: ended with status {status}")
