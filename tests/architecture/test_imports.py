@@ -24,6 +24,7 @@ THIRD_PARTY = {
     "woodpecker.segments": {"xxhash"},
     "woodpecker.observability.prometheus": {"prometheus_client"},
     "woodpecker.observability.otel": {"opentelemetry"},
+    "woodpecker.bench": {"obstore"},
     "woodpecker.cli": {"typer", "click", "rich", "msgspec", "uvloop"},
     "woodpecker.testing": {
         "pytest", "pytest_asyncio", "hypothesis", "aiohttp", "yarl", "multidict", "psutil",
@@ -101,7 +102,7 @@ def test_adapters_do_not_import_each_other() -> None:
 
 
 def test_only_the_simulators_command_imports_the_test_kit() -> None:
-    allowed = ("woodpecker.testing", "woodpecker.cli.sim")
+    allowed = ("woodpecker.testing", "woodpecker.cli.sim", "woodpecker.bench.servers")
     assert not [
         module.name
         for module in modules()

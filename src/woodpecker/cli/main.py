@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from woodpecker.cli import append, care, config, cursors, doctor, logs, portable, read
+from woodpecker.cli import append, bench, care, config, cursors, doctor, logs, portable, read
 from woodpecker.cli.exits import Debug, guarded
 from woodpecker.cli.session import Session
 
@@ -83,6 +83,7 @@ cursors.add_to(app)
 portable.add_to(app)
 doctor.add_to(app)
 config.add_to(app)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

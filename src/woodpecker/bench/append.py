@@ -1,0 +1,164 @@
+"""``bench append``: throughput and latency of one writer, beside the limit of the back end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from woodpecker.bench import loads
+from woodpecker.bench.figures import Slice
+from woodpecker.bench.machine import forget_peak, peak_rss_mb
+from woodpecker.bench.pairs import Measure, Pairs, Plan, measure
+from woodpecker.bench.payloads import Payloads
+from woodpecker.bench.raw_file import RawFile
+from woodpecker.bench.report import Row
+from woodpecker.bench.target import Target
+from woodpecker.client.client import Client
+from woodpecker.client.writer import LogWriter
+
+SIZES = (100, 1024, 16_384, 1 << 20)
+IN_FLIGHT = (1, 8, 64, 1000)
+LATENCY_BYTES = 1024
+MODES = {"many": loads.many, "submit": loads.submit}
+
+Load = Callable[[LogWriter, Payloads, float], Awaitable[Slice]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendPlan:
+    """What to measure. ``rates``: entries a second of the open loop."""
+
+    plan: Plan
+    sizes: Sequence[int] = SIZES
+    modes: Sequence[str] = tuple(MODES)
+    in_flight: Sequence[int] = IN_FLIGHT
+    in_flight_bytes: int = LATENCY_BYTES
+    rates: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limits:
+    """Slices of the back end alone."""
+
+    throughput: Measure
+    latency: Measure
+    close: Callable[[], None]
+    note: str
+
+
+async def run(target: Target, wanted: AppendPlan, say: Say) -> list[Row]:
+    """All rows. Raises: errors of the store."""
+    limits = _limits(target)
+    try:
+        async with target.connect() as client:
+            bench = _Bench(target, client, limits, wanted.plan, say)
+            rows = [Row(name=limits.note, figures={})]
+            for size in wanted.sizes:
+                rows += [await bench.throughput(mode, size) for mode in wanted.modes]
+            for tasks in wanted.in_flight:
+                rows.append(await bench.waiting(tasks, wanted.in_flight_bytes))
+            for rate in wanted.rates:
+                rows.append(await bench.open_loop(rate, wanted.in_flight_bytes))
+            return rows
+    finally:
+        limits.close()
+
+
+def _limits(target: Target) -> _Limits:
+    if target.directory is None or not target.is_file:
+        raw = target.raw()
+        return _Limits(
+            throughput=raw.puts,
+            latency=raw.small_puts,
+            close=lambda: None,
+            note="limit: PUTs of 4 MiB, 8 at once; one at a time: PUTs of 1 KiB",
+        )
+    disk = RawFile(target.directory.with_name(f"{target.directory.name}.raw"))
+    note = disk.choose()
+
+    async def throughput(seconds: float) -> Slice:
+        return disk.throughput(seconds)
+
+    async def latency(seconds: float) -> Slice:
+        return disk.latency(seconds)
+
+    return _Limits(throughput=throughput, latency=latency, close=disk.close, note=note)
+
+
+class _Bench:
+    def __init__(
+        self, target: Target, client: Client, limits: _Limits, plan: Plan, say: Say
+    ) -> None:
+        self._target = target
+        self._client = client
+        self._limits = limits
+        self._plan = plan
+        self._say = say
+        self._count = 0
+
+    async def throughput(self, mode: str, size: int) -> Row:
+        """As much as goes in, against synced writes or PUTs as fast as the back end takes them."""
+        name = f"append {mode} {size_text(size)}"
+        pairs, figures = await self._run(name, MODES[mode], size, self._limits.throughput)
+        return Row(
+            name=name,
+            figures=figures,
+            limit=_without_latencies(pairs.limit_figures()),
+            ratio=pairs.throughput_ratio,
+        )
+
+    async def waiting(self, tasks: int, size: int) -> Row:
+        """Tasks that wait for each append; alone it is compared with a bare synced write or PUT."""
+        name = f"append await x{tasks} {size_text(size)}"
+        load = partial(loads.awaiting, tasks=tasks)
+        limit = self._limits.latency if tasks == 1 else None
+        pairs, figures = await self._run(name, load, size, limit)
+        if limit is None:
+            return Row(name=name, figures=figures)
+        return Row(
+            name=name,
+            figures=figures,
+            limit=pairs.limit_figures(),
+            ratio=pairs.latency_ratio,
+            note="ratio of the median latencies: 1 is the bare write",
+        )
+
+    async def open_loop(self, rate: float, size: int) -> Row:
+        """Latency at a fixed rate, counted from the moment each entry was due."""
+        name = f"append at {rate:,.0f}/s {size_text(size)}"
+        _, figures = await self._run(name, partial(loads.at_rate, rate=rate), size, None)
+        return Row(name=name, figures=figures)
+
+    async def _run(
+        self, name: str, load: Load, size: int, limit: Measure | None
+    ) -> tuple[Pairs, dict[str, float]]:
+        self._say(name)
+        self._count += 1
+        self._target.requests.by_op.clear()
+        log = await self._target.create_log(self._client, f"bench-{self._count}")
+        payloads = Payloads(size)
+        forget_peak()
+        async with await log.open_writer() as writer:
+
+            async def ours(seconds: float) -> Slice:
+                return await load(writer, payloads, seconds)
+
+            pairs = await measure(ours, limit, self._plan)
+        figures = pairs.figures() | {"peak_rss_mb": peak_rss_mb()}
+        if not self._target.is_file:
+            figures |= self._target.requests.figures(pairs.volume_bytes)
+        return pairs, figures
+
+
+def _without_latencies(figures: dict[str, float]) -> dict[str, float]:
+    """Of large writes nobody waits for the single one."""
+    return {name: value for name, value in figures.items() if not name.endswith("_ms")}
+
+
+def size_text(size_bytes: int) -> str:
+    """A size as short as it can be said."""
+    if size_bytes % (1 << 20) == 0:
+        return f"{size_bytes >> 20} MiB"
+    return f"{size_bytes >> 10} KiB" if size_bytes % 1024 == 0 else f"{size_bytes} B"

@@ -1,0 +1,65 @@
+"""Ours and the limit in turn, so that both meet the same noise of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from woodpecker.bench.figures import Slice, latency_figures, pair_ratio, rate_figures, total
+
+Measure = Callable[[float], Awaitable[Slice]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How long to measure: ``pairs`` times a slice of each."""
+
+    pairs: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Pairs:
+    """Slices of ours and of the limit, in the order they were taken."""
+
+    ours: list[Slice] = field(default_factory=list)
+    limits: list[Slice] = field(default_factory=list)
+
+    @property
+    def throughput_ratio(self) -> float:
+        """Of MB/s; 1 is the limit itself."""
+        return pair_ratio([one.mb_s for one in self.ours], [one.mb_s for one in self.limits])
+
+    @property
+    def latency_ratio(self) -> float:
+        """Of the median latency; 1 is the limit itself, 2 twice as slow."""
+        ours = [_p50(one) for one in self.ours]
+        return pair_ratio(ours, [_p50(one) for one in self.limits])
+
+    def figures(self) -> dict[str, float]:
+        """Of ours."""
+        return rate_figures(self.ours)
+
+    def limit_figures(self) -> dict[str, float]:
+        """Of the limit."""
+        return rate_figures(self.limits)
+
+    @property
+    def volume_bytes(self) -> int:
+        """What ours has moved."""
+        return total(self.ours).bytes
+
+
+async def measure(ours: Measure, limit: Measure | None, plan: Plan) -> Pairs:
+    """Take the slices, after one short slice of ours that does not count."""
+    await ours(min(plan.seconds, 0.2))
+    pairs = Pairs()
+    for _ in range(plan.pairs):
+        if limit is not None:
+            pairs.limits.append(await limit(plan.seconds))
+        pairs.ours.append(await ours(plan.seconds))
+    return pairs
+
+
+def _p50(one: Slice) -> float:
+    return latency_figures(one.latencies).get("p50_ms", 0.0)

@@ -1,0 +1,36 @@
+"""Starting and ending the second process of a bench run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from woodpecker.errors import Unavailable
+
+_SOURCE = str(Path(__file__).resolve().parents[2])
+LINE_LIMIT_BYTES = 64 << 20
+
+
+@asynccontextmanager
+async def child(*args: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``bench.child`` with ``args``, once it is ready; killed at the end."""
+    path = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH", "")]))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "woodpecker.bench.child", *args,
+        stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": path},
+        limit=LINE_LIMIT_BYTES,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        if await process.stdout.readline() != b"ready\n":
+            raise Unavailable(f"the second process of the bench ended early: {args}")
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        await process.wait()

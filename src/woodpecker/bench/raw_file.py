@@ -1,0 +1,146 @@
+"""The limit of a disk: synced writes without any log around them, and plain reads.
+
+Writes go into blocks that were written before, which is the quickest state a file can be in; the best
+of block size and method counts. RWF_DSYNC writes go through the page cache, the others around it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from woodpecker.bench.figures import Slice
+from woodpecker.bench.machine import cpu_seconds, now
+
+BLOCK_SIZES = (1 << 20, 4 << 20, 8 << 20)
+SMALL_BYTES = 4096
+FILE_BYTES = 128 << 20
+TRY_SECONDS = 0.15
+
+
+class RawFile:
+    """One scratch file, written before. Everything blocks."""
+
+    def __init__(self, path: Path, *, size_bytes: int = FILE_BYTES) -> None:
+        self.path = path
+        self._size = size_bytes
+        self._buffer = mmap.mmap(-1, max(BLOCK_SIZES))
+        self._buffer.write(os.urandom(len(self._buffer)))
+        self._view = memoryview(self._buffer)
+        self._descriptors = {"O_DIRECT+fdatasync": _open(path, direct=True)}
+        self._descriptors["RWF_DSYNC"] = _open(path, direct=False)
+        for method in [name for name, fd in self._descriptors.items() if fd < 0]:
+            del self._descriptors[method]
+        self._at = 0
+        self._fill()
+        self._large = ("", 0)
+        self._small = ""
+
+    def choose(self) -> str:
+        """Find the best method and size; returns what was found, for people."""
+        tried = {
+            (method, size): self._write(method, size, TRY_SECONDS).mb_s
+            for method in self._descriptors
+            for size in BLOCK_SIZES
+            if size <= self._size
+        }
+        self._large = max(tried, key=tried.__getitem__)
+        small = {
+            method: self._write(method, SMALL_BYTES, TRY_SECONDS).entries
+            for method in self._descriptors
+        }
+        self._small = max(small, key=small.__getitem__)
+        method, size = self._large
+        return f"limit: {method}, {size >> 20} MiB; one at a time: {self._small}, 4 KiB"
+
+    def throughput(self, seconds: float) -> Slice:
+        """Large synced writes for a while, by the best method."""
+        return self._write(*self._large, seconds)
+
+    def latency(self, seconds: float) -> Slice:
+        """Synced writes of 4 KiB, one at a time."""
+        return self._write(self._small, SMALL_BYTES, seconds)
+
+    def close(self) -> None:
+        """Close and remove the file."""
+        for fd in self._descriptors.values():
+            os.close(fd)
+        self._view.release()
+        self._buffer.close()
+        self.path.unlink(missing_ok=True)
+
+    def _fill(self) -> None:
+        fd = next(iter(self._descriptors.values()))
+        for at in range(0, self._size, len(self._view)):
+            os.pwrite(fd, self._view[: min(len(self._view), self._size - at)], at)
+        os.fsync(fd)
+
+    def _write(self, method: str, size: int, seconds: float) -> Slice:
+        done = Slice()
+        cpu, begin = cpu_seconds(), now()
+        end = last = begin
+        while end - begin < seconds:
+            self._write_one(method, size)
+            end = now()
+            done.entries += 1
+            done.bytes += size
+            done.latencies.append(end - last)
+            last = end
+        done.seconds, done.cpu_seconds = end - begin, cpu_seconds() - cpu
+        return done
+
+    def _write_one(self, method: str, size: int) -> None:
+        if self._at + size > self._size:
+            self._at = 0
+        fd, view = self._descriptors[method], self._view[:size]
+        if method == "RWF_DSYNC":
+            os.pwritev(fd, [view], self._at, os.RWF_DSYNC)
+        else:
+            os.pwrite(fd, view, self._at)
+            os.fdatasync(fd)
+        self._at += size
+
+
+def _open(path: Path, *, direct: bool) -> int:
+    """A descriptor, or -1 where the file system refuses direct writes."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_DIRECT if direct else 0)
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError:
+        if not direct:
+            raise
+        return -1
+
+
+def read_files(paths: list[Path], *, direct: bool, size: int = 4 << 20) -> Slice:
+    """Read whole files once, one read after the other, into one buffer."""
+    buffer = mmap.mmap(-1, size)
+    done, cpu, begin = Slice(), cpu_seconds(), now()
+    for path in paths:
+        done.bytes += sum(_reads(path, buffer, direct=direct))
+    done.seconds, done.cpu_seconds = now() - begin, cpu_seconds() - cpu
+    buffer.close()
+    return done
+
+
+def _reads(path: Path, buffer: mmap.mmap, *, direct: bool) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | (os.O_DIRECT if direct else 0))
+    try:
+        at = 0
+        while (count := os.preadv(fd, [buffer], at)) > 0:
+            yield count
+            at += count
+    finally:
+        os.close(fd)
+
+
+def forget_cache(paths: list[Path]) -> None:
+    """Have the next buffered reads of these files come from the disk."""
+    for path in paths:
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)

@@ -1,0 +1,129 @@
+"""What a bench run works on: a scratch store of its own inside the place it was given.
+
+Nothing that was there before is touched, and all of it is removed afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections import Counter as Tally
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from woodpecker.app import connect
+from woodpecker.bench.raw_object import RawStore
+from woodpecker.client.client import Client
+from woodpecker.client.log import Log
+from woodpecker.errors import InvalidRequest, WoodpeckerError
+from woodpecker.observability.base import SILENT, Silent
+from woodpecker.observability.names import Counter
+from woodpecker.runtime.runtime import SystemRuntime
+from woodpecker.storage.cloud import CloudObjectStore
+from woodpecker.storage.url import StoreSettings, parse_store_url
+
+_WRITES = ("create", "replace", "write_stream")
+
+
+class Requests(Silent):
+    """An observer that counts requests to object stores."""
+
+    def __init__(self) -> None:
+        self.by_op: Tally[str] = Tally()
+
+    def count(self, name: Counter, n: int = 1, **labels: str) -> None:
+        """Only requests to stores are of interest."""
+        if name is Counter.STORE_REQUESTS:
+            self.by_op[labels["op"]] += n
+
+    def figures(self, volume_bytes: int) -> dict[str, float]:
+        """Requests for each GiB of payload: this is what a bucket is billed by."""
+        gib = volume_bytes / (1 << 30)
+        if not gib:
+            return {}
+        return {
+            "puts_per_gib": sum(self.by_op[op] for op in _WRITES) / gib,
+            "gets_per_gib": (self.by_op["get"] + self.by_op["head"]) / gib,
+            "lists_per_gib": self.by_op["list"] / gib,
+        }
+
+
+class Target:
+    """The scratch store.
+
+    ``directory``: where it lies on this machine; None for a bucket. ``storage``: URL of a bucket that
+    gets the segments while metadata stays in the directory, else None.
+    """
+
+    def __init__(self, url: str, directory: Path | None, storage: str | None = None) -> None:
+        self.url = url
+        self.directory = directory
+        self.storage = storage
+        self.settings: StoreSettings = parse_store_url(storage or url)
+        self.requests = Requests()
+
+    @property
+    def is_file(self) -> bool:
+        """Whether open segments are local files."""
+        return self.directory is not None and self.storage is None
+
+    def connect(self, *, background: bool = True) -> Client:
+        """A client of the scratch store, not open yet."""
+        observer = SILENT if self.is_file else self.requests
+        return connect(self.url, background=background, observer=observer)
+
+    async def create_log(self, client: Client, name: str) -> Log:
+        """A new log that keeps its segments where they are to be measured."""
+        log = await client.create_log(name)
+        if self.storage is not None:
+            await log.alter(mode="object", storage=self.storage)
+        return log
+
+    def raw(self) -> RawStore:
+        """The same bucket without any log."""
+        return RawStore(self.settings, os.environ)
+
+    async def remove(self) -> None:
+        """Delete everything the run has written, as far as the store can."""
+        if self.directory is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        if self.settings.scheme == "file":
+            return
+        objects = CloudObjectStore(self.settings, SystemRuntime())
+        with suppress(WoodpeckerError):  # a store without deletion keeps the scratch objects
+            async for page in objects.list(""):
+                await objects.delete([info.key for info in page])
+        await objects.close()
+
+
+@asynccontextmanager
+async def open_target(url: str, storage: str | None = None) -> AsyncIterator[Target]:
+    """A scratch store below ``url``. Raises: InvalidRequest: not a directory or bucket."""
+    target = make_target(url, storage)
+    try:
+        yield target
+    finally:
+        await target.remove()
+
+
+def make_target(url: str, storage: str | None = None) -> Target:
+    """Name a scratch store below ``url``, its segments below ``storage`` if that is given."""
+    name = f"bench-{secrets.token_hex(4)}"
+    if "://" not in url or url.startswith("file://"):
+        base = (
+            Path(parse_store_url(url).path) if "://" in url else Path(url).expanduser().absolute()
+        )
+        directory = base / name
+        directory.mkdir(parents=True)
+        below = None if storage is None else _below(storage, name)
+        return Target(directory.as_uri(), directory, below)
+    if url.startswith(("memory:", "wp:")):
+        raise InvalidRequest(f"bench measures directories and buckets, not {url}")
+    return Target(_below(url, name), None)
+
+
+def _below(url: str, name: str) -> str:
+    path, mark, query = url.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
