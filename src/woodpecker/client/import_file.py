@@ -38,8 +38,6 @@ from woodpecker.metadata.history import History
 READ_BYTES = 4 << 20
 
 T = TypeVar("T")
-Prepare = Callable[[Options], Options]
-"""Fits the exported log's options to the store it goes to (its mode, say)."""
 
 
 async def import_log(
@@ -47,14 +45,14 @@ async def import_log(
     name: str,
     path: str | os.PathLike[str],
     *,
-    prepare: Prepare | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Make the log ``name`` from an export file: same seqs, payloads, headers, times and registers.
 
-    The new log has an id of its own, so the chain digests differ from the exported ones.
+    The new log has an id of its own, so the chain digests differ from the exported ones. Its options
+    are those of the exported log, but the mode follows the store if that mode cannot be used here.
     Args:
-        prepare: changes the options, which are those of the exported log otherwise.
+        path: made by ``export_log``.
     Raises:
         AlreadyExists: a log of that name is there. Corrupt(where=): the file is damaged; nothing
         was made. InvalidRequest: no such file, or a newer format. Unavailable, OutcomeUnknown.
@@ -64,7 +62,7 @@ async def import_log(
     log_id = env.runtime.token()
     with _opened(Path(path)) as file:
         plan = await _Plan(Path(path), file, log_id, progress).make()
-        options = prepare(plan.head.options) if prepare else plan.head.options
+        options = _fitting(env, plan.head.options)
         new = _bare(plan, name, log_id, options, env.runtime.now_us() // 1000)
         reserved = replace(new, deleting=True, epoch=0, next_seq=0, trim_point=0, anchor=Anchor())
         await env.catalog.change(name, ImportLog(log_id=log_id, manifest=reserved))
@@ -76,6 +74,15 @@ async def import_log(
                 await delete_log(env, name, force=True, log_id=log_id)
             raise
     return plan.report
+
+
+def _fitting(env: Environment, options: Options) -> Options:
+    """The exported log's options; its mode may be impossible in this store."""
+    try:
+        env.places.check_kind(options.mode, "")
+    except InvalidRequest:
+        return replace(options, mode=env.places.default_kind)
+    return options
 
 
 @contextlib.contextmanager
@@ -406,7 +413,7 @@ class _Writing:
             manifest = spilled
 
 
-def _always(wanted: records.Cursor, found: records.Cursor | None) -> records.Cursor:
+def _always(wanted: records.Cursor, _found: records.Cursor | None) -> records.Cursor:
     return wanted
 
 

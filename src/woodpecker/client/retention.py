@@ -14,7 +14,7 @@ from woodpecker.core.commands import DropSegments, SetTrimPending, TrimLog
 from woodpecker.core.ids import Kind
 from woodpecker.core.manifest import Anchor, Manifest, Segment
 from woodpecker.core.retention import clocks_agree, is_expired, span_of
-from woodpecker.errors import Conflict, InvalidRequest, NotFound, OutOfRange, Unavailable
+from woodpecker.errors import Conflict, Corrupt, InvalidRequest, NotFound, OutOfRange, Unavailable
 from woodpecker.observability.names import Counter, Event
 from woodpecker.observability.names import Span as Operation
 from woodpecker.segments.base import SegmentRef
@@ -116,11 +116,14 @@ async def drop_trimmed(env: Environment, name: str, *, log_id: str | None = None
             return count
         try:
             anchor = await _anchor_after(env, manifest, doomed[-1])
-        except NotFound:
+        except NotFound as error:
             now = await env.catalog.read(name, log_id=manifest.log_id)
-            if now.anchor == manifest.anchor:
-                raise
-            continue  # another worker was faster
+            if now.anchor != manifest.anchor:
+                continue  # another worker was faster
+            where = f"log {name!r} segment {doomed[-1].id}"
+            raise Corrupt(
+                f"{where} is trimmed but cannot be dropped: {error}", where=where
+            ) from error
         await env.catalog.change(name, DropSegments(log_id=manifest.log_id, anchor=anchor))
         env.hub.moved(manifest.log_id)
         await delete_segments(env, manifest, doomed)

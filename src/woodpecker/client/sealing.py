@@ -52,10 +52,14 @@ async def seal_log(
         try:
             with env.observer.span(Span.SEAL, log=name, segment=segment.id):
                 await seal_segment(env, manifest, segment)
-        except (NotFound, Conflict):
-            if first_to_seal(await env.catalog.read(name, log_id=log_id)) == segment:
-                raise
-            continue  # somebody else sealed or trimmed it meanwhile
+        except (NotFound, Conflict) as error:
+            if first_to_seal(await env.catalog.read(name, log_id=log_id)) != segment:
+                continue  # somebody else sealed or trimmed it meanwhile
+            where = f"log {name!r} segment {segment.id}"
+            raise Corrupt(
+                f"{where} cannot be sealed, what the manifest names is not there: {error}",
+                where=where,
+            ) from error
         count += 1
 
 

@@ -13,7 +13,7 @@ from woodpecker.core.ids import Kind, State
 from woodpecker.core.manifest import Manifest, Options, Segment
 
 CLOCK_TOLERANCE_MS = 5 * 60_000
-INLINE_SEALED_MAX = 256  # SEALED segments in the manifest itself before some spill into a page
+INLINE_SEALED_MAX = 160  # SEALED segments in the manifest itself before some spill into a page
 PAGE_SEGMENTS = 128
 LEVEL_PAGES_MAX = 64  # references to pages of one level before they are folded into one above
 
