@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
+KILLS ?= 500
 ARGS ?=
 
 MADE := $(VENV)/.made
@@ -15,13 +16,15 @@ DEMO := $(VENV)/.demo
 LOCKED := pyproject.toml constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format clean
+.PHONY: help demo test test-slow kill-short kill check format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo       write a real data set, kill the writer, take over, verify every byte'
 	@echo 'make test       the test suite, fast tier (ARGS="-k name" goes to pytest)'
 	@echo 'make test-slow  the slow tier as well'
+	@echo 'make kill-short kills, pauses and outages on real processes and servers, some minutes'
+	@echo 'make kill       the same for long (KILLS=500; docs/testing.md)'
 	@echo 'make check      ruff, formatting, mypy, import rules, tests of the documents'
 	@echo 'make clean      remove $(VENV) and caches'
 
@@ -33,6 +36,24 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --slow $(ARGS)
+
+kill-short: $(DEV)
+	@$(BIN)/python -m pytest -m kill_short -v --durations=0 tests/kill $(ARGS)
+
+FAULTS := $(BIN)/python -m woodpecker.testing.faults
+
+kill: $(DEV)
+	@$(FAULTS) kill --store file --kills $(KILLS)
+	@$(FAULTS) kill --store directory --kills $(KILLS)
+	@$(FAULTS) kill --store object --kills $(KILLS)
+	@$(FAULTS) fight --store file
+	@$(FAULTS) fight --store object
+	@$(FAULTS) paused --store file
+	@$(FAULTS) paused --store object
+	@$(FAULTS) outage --of store
+	@$(FAULTS) outage --of etcd
+	@$(FAULTS) exit --store file
+	@$(FAULTS) exit --store object
 
 check: $(DEV)
 	@$(BIN)/ruff check .

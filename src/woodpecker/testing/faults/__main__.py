@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--directory", help="parent of the run's directory (default: temporary)")
     common.add_argument("--keep", action="store_true", help="keep data and histories")
     stored = argparse.ArgumentParser(add_help=False, parents=[common])
-    stored.add_argument("--store", choices=("file", "object"), default="file")
+    stored.add_argument("--store", choices=("file", "directory", "object"), default="file")
     runs = parser.add_subparsers(dest="run", required=True)
     kill = runs.add_parser("kill", parents=[stored], help="kill writers at any moment")
     kill.add_argument("--kills", type=int, default=500)

@@ -87,7 +87,8 @@ class Arena:
     async def create(self, **options: Any) -> None:
         """Create the log with small segments, so that it rolls all the time."""
         async with self.client() as client:
-            await client.create_log(self.log, **{**LOG_OPTIONS, **options})
+            wanted = {**LOG_OPTIONS, "mode": self.place.mode, **options}
+            await client.create_log(self.log, **wanted)
 
     async def start(self, role: str, *, max_s: int = 120, **settings: Any) -> Worker:
         """Start a worker of the given role."""

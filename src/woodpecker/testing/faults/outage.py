@@ -10,10 +10,12 @@ from pathlib import Path
 
 from woodpecker.testing.faults.arena import Arena, Report, arena
 from woodpecker.testing.faults.places import Place
+from woodpecker.testing.faults.workers import Worker
 from woodpecker.testing.servers.fault_proxy import Fault, FaultRule
 
 PROGRESS_S = 60
 OUTAGE_S = (0.3, 3.0)
+KILL_SHARE = 0.3  # of outages in which the writer is killed as well
 HEALTHY_S = (0.2, 1.0)
 APPEND_TIMEOUT_MS = 3_000  # shorter than some outages, so that appends end in doubt
 
@@ -31,15 +33,15 @@ async def outages(directory: Path, *, metadata: str, times: int, seed: int, comm
             await run.start("follower", max_s=3600, cursor=f"follower-{number}")
             for number in range(2)
         ]
-        writer = await run.start(
-            "writer", max_s=3600, reopen=True, resolve=True, producers=4, pace_ms=5
-        )
-        await run.workers.heard(writer, "loaded")
+        writer = await _writer(run)
         ways = _etcd_ways() if has_etcd else _store_ways()
         for number in range(times):
             name, outage = ways[number % len(ways)]
             await asyncio.sleep(run.rng.uniform(*HEALTHY_S))
-            await outage(run)
+            if run.rng.random() < KILL_SHARE:
+                writer = (await asyncio.gather(_replace(run, writer), outage(run)))[0]
+            else:
+                await outage(run)
             run.report.counts[f"outage: {name}"] += 1
             await _await_progress(run, name)
             if run.report.is_hopeless:
@@ -50,6 +52,22 @@ async def outages(directory: Path, *, metadata: str, times: int, seed: int, comm
         await run.settle(followers)
         _count_injected(run)
     return run.report
+
+
+async def _writer(run: Arena) -> Worker:
+    writer = await run.start(
+        "writer", max_s=3600, reopen=True, resolve=True, producers=4, pace_ms=5
+    )
+    await run.workers.heard(writer, "loaded")
+    return writer
+
+
+async def _replace(run: Arena, writer: Worker) -> Worker:
+    """Kill the writer while the store is in trouble; the next one has to open the log then."""
+    await asyncio.sleep(run.rng.uniform(0, OUTAGE_S[1]))
+    if await run.workers.kill(writer):
+        run.report.counts["kills of writers"] += 1
+    return await _writer(run)
 
 
 async def _await_progress(run: Arena, name: str) -> None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Self
 
+from woodpecker.app import SQLITE_FILE
 from woodpecker.testing.servers.etcd import EtcdCluster, EtcdMember
 from woodpecker.testing.servers.fault_proxy import FaultProxy
 from woodpecker.testing.servers.seaweed import SeaweedServer
@@ -16,7 +17,8 @@ class Place:
     """A store for one run; ``async with``. Its credentials are in the environment meanwhile.
 
     Args:
-        kind: "file", or "object" (SeaweedFS). proxied: a fault proxy stands before the server.
+        kind: "file" (log of kind file in a directory), "directory" (of kind object there, blocks made
+            by exclusive links), "object" (of kind object on SeaweedFS). proxied: a fault proxy stands before the server.
         etcd: metadata are kept in an etcd.
     """
 
@@ -40,6 +42,16 @@ class Place:
         self.proxy: FaultProxy | None = None
         self.metadata: str | None = None
         self.url = (directory / "store").as_uri()
+
+    @property
+    def mode(self) -> str:
+        """The kind of segments this place is for; given to ``create_log``."""
+        return "file" if self.kind == "file" else "object"
+
+    @property
+    def database(self) -> Path | None:
+        """The file of SQLite that holds the metadata, if that is where they are."""
+        return None if self.kind == "object" else self._directory / "store" / SQLITE_FILE
 
     @property
     def etcd(self) -> EtcdMember:

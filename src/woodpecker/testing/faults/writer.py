@@ -48,8 +48,19 @@ class WriterRole:
 
     async def run(self) -> None:
         """Open, load, close; again and again with ``reopen``."""
-        settings = self._job.settings
-        until = time.monotonic() + settings.get("load_s", 1e9)
+        until = time.monotonic() + self._job.settings.get("load_s", 1e9)
+        while True:
+            try:
+                await self._session(until)
+                return
+            except Unavailable as error:
+                if not self._job.settings.get("reopen"):
+                    raise
+                self._recorder.note(f"session:{error.code}", str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _session(self, until: float) -> None:
+        """Connect, then writer after writer."""
         async with self._job.connect(self._recorder) as client:
             log = await client.open_log(self._job.log)
             while True:
@@ -57,7 +68,7 @@ class WriterRole:
                 writer = await self._open(log)
                 if writer is not None:
                     await self._use(writer, until)
-                if not settings.get("reopen") or self._is_time(until):
+                if not self._job.settings.get("reopen") or self._is_time(until):
                     break
                 await asyncio.sleep(RETRY_S)
             self._job.tell("leaving")

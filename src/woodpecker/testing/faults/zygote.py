@@ -103,7 +103,12 @@ async def _run(job: Job, recorder: Recorder) -> None:
     loop = asyncio.get_running_loop()
 
     def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        recorder.note("failed", f"{context.get('message')}: {context.get('exception')!r}")
+        error = context.get("exception")
+        trace = "".join(traceback.format_exception(error)) if error is not None else ""
+        others = {
+            key: value for key, value in context.items() if key not in ("message", "exception")
+        }
+        recorder.note("failed", f"{trace}{context.get('message')}: {others}")
 
     loop.set_exception_handler(unhandled)
     loop.add_signal_handler(signal.SIGTERM, role.stop)
