@@ -7,16 +7,17 @@ outcome of its CAS the pump stands still: nothing in that segment is acknowledge
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from copy import copy
+from typing import TYPE_CHECKING
 
-from woodpecker.errors import NotWritten, WoodpeckerError
+from woodpecker.errors import Closed, NotWritten, WoodpeckerError
 
 if TYPE_CHECKING:
     from woodpecker.client.pump import Pump
 
 RETRY_MS = 500  # between tries to roll, or to open a segment, while a store is away
-AGE_LOOK_MS = 100
+AGE_LOOK_MS = 1_000  # between tries to close an old segment
 
 
 class Mover:
@@ -27,13 +28,15 @@ class Mover:
         self._pump = pump
         self._task: asyncio.Task[None] | None = None
         self._age_timer: asyncio.TimerHandle | None = None
+        self._is_choosing_end = False  # the move must not be broken off
         self._is_closing = False
+        self._trouble: WoodpeckerError | None = None  # why the next segment is not ready
 
     def open(self) -> None:
         """Something waits and no segment is open: open one."""
         self.is_stopped = True
         if self._task is None:
-            self._move(self._open())
+            self._move(self._open)
 
     def look_ahead(self) -> None:
         """After each block: make the next segment ready in time, roll when it is due."""
@@ -42,33 +45,44 @@ class Mover:
             if chain.is_overgrown():
                 self.is_stopped = True  # the metadata store is away for too long: appends wait
         elif chain.is_roll_due():
-            self._move(self._roll())
+            self._move(self._roll)
         elif chain.should_prepare():
-            self._move(self._prepare())
+            self._move(self._prepare)
 
-    async def stop(self) -> None:
-        """No further moves; one that has begun to close a segment is waited for."""
+    async def stop(self, *, at_once: bool) -> None:
+        """No further moves; unless ``at_once``, one that has begun to close a segment is waited for."""
         self._is_closing = True
         if self._age_timer is not None:
             self._age_timer.cancel()
         if self._task is not None:
-            if not self.is_stopped:
+            if at_once or not self._is_choosing_end:
                 self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _move(self, work: Coroutine[Any, Any, None]) -> None:
+    def _move(self, work: Callable[[], Awaitable[None]]) -> None:
         task = self._pump.env.runtime.spawn(self._guard(work), f"log {self._pump.name}: segment")
         self._task = task
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        pump = self._pump
         try:
-            await work
+            await work()
         except WoodpeckerError as error:
-            self._pump.end(error)
+            pump.end(error)
+        except asyncio.CancelledError:
+            if not self._is_closing:  # the loop is being shut down: start nothing any more
+                pump.end(Closed(f"log {pump.name!r}: this writer's task was cancelled"))
+            raise
+        except BaseException as error:
+            pump.end(pump.broken(error))
+            raise
         finally:
             self._task = None
-            self.is_stopped = False
-            self._pump.settle()
+            self.is_stopped = self._is_choosing_end = False
+            if not self._is_closing:
+                pump.settle()
+
+    # --- the moves ---
 
     async def _open(self) -> None:
         """Open the next segment; while a store is away, as long as an append may wait."""
@@ -79,59 +93,89 @@ class Mover:
 
     async def _try_open(self, until_ms: float) -> bool:
         """True: open, or what waited was refused. Raises: what ends the writer."""
-        queue = self._pump.queue
+        pump = self._pump
         try:
-            await self._pump.chain.open_next()
+            await pump.chain.open_next()
         except NotWritten as error:
-            queue.refuse_all(error)  # no room: nothing was handed over, the writer lives
+            pump.refuse_waiting(error)  # no room: nothing was handed over, the writer lives
         except WoodpeckerError as error:
             if not error.retryable:
                 raise
-            if self._pump.env.runtime.monotonic_ms() < until_ms and queue.drafts:
+            if pump.env.runtime.monotonic_ms() < until_ms and pump.queue.drafts:
                 return False
-            queue.refuse_all(NotWritten(f"log {self._pump.name!r}: {error}"))
+            pump.refuse_waiting(NotWritten(f"log {pump.name!r}: {error}"))
         else:
             self._arm_age_timer()
         return True
 
     async def _prepare(self) -> None:
         """Have the next segment ready before it is needed; a failure is met again at the roll."""
-        try:
-            await self._pump.chain.prepare()
-        except WoodpeckerError as error:
-            if not error.retryable:
-                raise
+        await self._is_ready()
+        if self._pump.chain.is_roll_due():  # it became due meanwhile, and perhaps nothing follows
+            await self._roll()
 
     async def _roll(self) -> None:
         """Live close: the next segment ready, then drain, fix E, close and open by one CAS."""
         pump = self._pump
-        while not await self._is_ready():
-            await pump.env.runtime.sleep_ms(RETRY_MS)
-        self.is_stopped = True
+        await self._wait_until_ready()
+        self.is_stopped = self._is_choosing_end = True
         await pump.drain()
-        if pump.error is None:
-            await pump.chain.roll(pump.sessions.settled())
+        if pump.error is not None:
+            return
+        register = pump.sessions.settled()
+        if register.ended:
+            await pump.chain.close_open(register)  # nothing follows the end of the log
+        else:
+            await pump.chain.roll(register)
             self._arm_age_timer()
+
+    async def _wait_until_ready(self) -> None:
+        """Until the next segment is ready; what waits for it waits as long as an append may."""
+        pump, runtime = self._pump, self._pump.env.runtime
+        stopped_ms: float | None = None
+        while not await self._is_ready():
+            if self.is_stopped:
+                now_ms = runtime.monotonic_ms()
+                stopped_ms = now_ms if stopped_ms is None else stopped_ms
+                if now_ms - stopped_ms >= pump.chain.options.append_timeout_ms:
+                    pump.refuse_waiting(
+                        NotWritten(
+                            f"log {pump.name!r}: the open segment is full and the next one cannot "
+                            f"be opened: {self._trouble}; try again later"
+                        )
+                    )
+                    stopped_ms = None
+            await runtime.sleep_ms(RETRY_MS)
 
     async def _is_ready(self) -> bool:
         """Whether the manifest answers and the next segment is there; else the open one grows on."""
         if self._pump.error is not None:
-            raise self._pump.error
+            raise copy(self._pump.error)
         try:
             await self._pump.chain.prepare()
         except WoodpeckerError as error:
             if not error.retryable:
                 raise
+            self._trouble = error
             return False
         return True
 
     async def _close_aged(self) -> None:
         """The segment is old and nothing rolls it: close it, so that it can be sealed."""
         pump = self._pump
-        self.is_stopped = True
+        try:
+            await pump.chain.confirm()
+        except WoodpeckerError as error:
+            if not error.retryable:
+                raise
+            self._arm_age_timer()  # the metadata store is away: no end is chosen now
+            return
+        self.is_stopped = self._is_choosing_end = True
         await pump.drain()
         if pump.error is None:
             await pump.chain.close_open(pump.sessions.settled())
+
+    # --- age ---
 
     def _arm_age_timer(self) -> None:
         if self._age_timer is not None:
@@ -144,7 +188,7 @@ class Mover:
         chain = self._pump.chain
         if self._pump.error is not None or self._is_closing or chain.current is None:
             return
-        if self._task is None and chain.has_blocks and chain.is_roll_due():
-            self._move(self._close_aged())
+        if self._task is None and chain.is_aged():
+            self._move(self._close_aged)
         else:
             self._arm_age_timer()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 from woodpecker.client.environment import Environment
 from woodpecker.client.mover import Mover
-from woodpecker.client.queue import Pending, Queue
+from woodpecker.client.queue import Pending, Queue, Result
 from woodpecker.client.room import RoomLine
 from woodpecker.client.segment_chain import SegmentChain
 from woodpecker.client.sessions import Sessions
@@ -31,11 +33,12 @@ from woodpecker.errors import (
 )
 from woodpecker.observability.base import SILENT
 from woodpecker.observability.names import Counter, Event, Histogram
+from woodpecker.segments.base import SegmentWriter
 
 BLOCK_OVERHEAD_BYTES = 8192  # header and padding of one more block
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _InFlight:
     """A block handed to its segment and not answered yet."""
 
@@ -75,15 +78,15 @@ class Pump:
         self.room = RoomLine(self.queue)
         self.sessions = Sessions(taken.register, manifest.options.max_producers)
         self.visible = manifest.next_seq
-        self.error: WoodpeckerError | None = None
+        self.error: WoodpeckerError | None = None  # what has ended the writer
+        self.shut: WoodpeckerError | None = None  # why nothing more is taken
         self.doubts: list[Doubt] = []
         self.is_kicked = False
         self._mover = Mover(self)
         self._in_flight: deque[_InFlight] = deque()
         self._last_timestamp_us = manifest.timestamp_us
-        self._flush_until = 0  # drafts that begin below are cut without linger
         self._linger_timer: asyncio.TimerHandle | None = None
-        self._idle: list[asyncio.Future[None]] = []  # waiting until nothing is left to do
+        self._segment: SegmentWriter | None = None  # the one that ``settle`` saw last
         self._drained: asyncio.Future[None] | None = None  # waiting for the blocks in flight
 
     def kick(self) -> None:
@@ -106,7 +109,7 @@ class Pump:
                 in_flight=len(self._in_flight),
                 slots=segment.slots,
                 partial_slots=segment.partial_slots,
-                flushing=draft.base_seq < self._flush_until,
+                flushing=draft.is_urgent,
                 linger_over=self._is_linger_over(draft),
             ):
                 return
@@ -130,15 +133,8 @@ class Pump:
 
     def _send(self, draft: Pending) -> None:
         """Pack a draft into the next block and hand it to the segment."""
-        now_us = max(self.env.runtime.now_us(), self._last_timestamp_us)
-        if draft.timestamps is not None:
-            draft.timestamps = raised(draft.timestamps, self._last_timestamp_us)
-        try:
-            block = self.chain.pack(draft, base_timestamp_us=now_us, lac=self.visible - 1)
-        except WoodpeckerError as error:  # a limit of the format that admission did not see
-            self.queue.release(draft)
-            draft.fail(NotWritten(f"log {self.name!r}: {error}"))
-            self.end(error)
+        block = self._pack(draft)
+        if block is None:
             return
         self._last_timestamp_us = max(self._last_timestamp_us, block.last_timestamp_us)
         sent = _InFlight(
@@ -148,17 +144,46 @@ class Pump:
             facts=Block.parse(block.buffer).facts() if block.header.has_facts else None,
         )
         self._in_flight.append(sent)
-        future = self.chain.submit(block)
+        try:
+            future = self.chain.submit(block)
+        except BaseException as error:
+            self._in_flight.remove(sent)
+            self._failed(sent, self.broken(error))
+            raise
         if future.done():
-            self._answered(future)
+            self._answered(sent, future)
         else:
-            future.add_done_callback(self._answered)
+            future.add_done_callback(partial(self._answered, sent))
+
+    def _pack(self, draft: Pending) -> PackedBlock | None:
+        """The draft's block; None: it was refused and the writer has ended."""
+        time_us = self._last_timestamp_us
+        if draft.count:  # a block without entries has no time of its own: it must not raise theirs
+            time_us = max(self.env.runtime.now_us(), time_us)
+        try:
+            if draft.timestamps is not None:
+                draft.timestamps = raised(draft.timestamps, self._last_timestamp_us)
+            return self.chain.pack(draft, base_timestamp_us=time_us, lac=self.visible - 1)
+        except BaseException as error:  # a limit of the format that admission did not see, or a bug
+            self.queue.release(draft)
+            draft.fail(NotWritten(f"log {self.name!r}: {error}"))
+            if isinstance(error, WoodpeckerError):
+                self.end(error)
+                return None
+            self.end(self.broken(error))
+            raise
+
+    def broken(self, error: BaseException) -> WoodpeckerError:
+        """What to tell those who wait when a bug has ended the writer; the bug itself is raised."""
+        return OutcomeUnknown(
+            f"log {self.name!r}: the writer has ended on an internal error: {error!r}; open a new one"
+        )
 
     # --- answers ---
 
-    def _answered(self, future: asyncio.Future[None]) -> None:
-        """The oldest block in flight is durable, or has failed; answers come in order."""
-        sent = self._in_flight.popleft()
+    def _answered(self, sent: _InFlight, future: asyncio.Future[None]) -> None:
+        """A block is durable, as are all before it; or it has failed, perhaps before an older one."""
+        self._in_flight.remove(sent)
         if future.cancelled():
             self._failed(sent, OutcomeUnknown(f"log {self.name!r}: a write was cancelled"))
             return
@@ -168,6 +193,7 @@ class Pump:
         elif isinstance(error, WoodpeckerError):
             self._failed(sent, error)
         else:
+            self._failed(sent, self.broken(error))
             raise error  # a bug: nothing swallows it
 
     def _acknowledge(self, sent: _InFlight) -> None:
@@ -181,8 +207,6 @@ class Pump:
         self.room.let_in()
         if not self._in_flight:
             self._wake_drained()
-            if self._idle and not self.queue.drafts:
-                self._wake_idle()
         if self.queue.drafts:
             self.kick()
 
@@ -216,6 +240,8 @@ class Pump:
         if self.error is not None:
             return
         self.error = cause
+        refusal = self.not_handed_over(cause)
+        self.shut = self.shut or refusal
         is_fenced = isinstance(cause, Fenced)
         if is_fenced:
             self.env.observer.count(Counter.FENCED)
@@ -224,10 +250,15 @@ class Pump:
             self.env.observer.event(
                 Event.WRITER_FAILED, log=self.name, epoch=self.epoch, error=str(cause)
             )
-        self.queue.refuse_all(self.not_handed_over(cause))
-        self._wake_idle()
+        self.queue.refuse_all(refusal)
         self._wake_drained()
         self.room.open_up()
+
+    def refuse_waiting(self, error: NotWritten) -> None:
+        """What waits cannot be written now and was never handed over; the writer lives on."""
+        self.queue.refuse_all(error)
+        self.sessions.rewind(sent.facts for sent in self._in_flight if sent.facts is not None)
+        self.room.let_in()
 
     def not_handed_over(self, cause: WoodpeckerError) -> WoodpeckerError:
         """What to tell about an entry that no store ever got, when ``cause`` ended the writer."""
@@ -242,31 +273,36 @@ class Pump:
     async def flush(self) -> None:
         """Wait until everything put in so far is durable. Raises: what has ended the writer."""
         if self.error is not None:
-            raise self.error
+            raise copy(self.error)
+        if self.queue.drafts:
+            last = self.queue.drafts[-1]
+        elif self._in_flight:
+            last = self._in_flight[-1].draft
+        else:
+            return
+        waiting: asyncio.Future[Result] = self.loop.create_future()
+        last.futures.append(waiting)
+        last.results.append(0)
         self.flush_soon()
-        while self.queue.drafts or self._in_flight:
-            waiting: asyncio.Future[None] = self.loop.create_future()
-            self._idle.append(waiting)
+        try:
             await waiting
+        except WoodpeckerError:
             if self.error is not None:
-                raise self.error
+                raise copy(self.error) from None
+            raise
 
     def flush_soon(self) -> None:
         """Cut what is there without linger."""
-        self._flush_until = max(self._flush_until, self.queue.next_seq + 1)
-        self.kick()
+        if self.queue.drafts:
+            self.queue.drafts[-1].is_urgent = True  # those before it are full
+            self.kick()
 
     async def drain(self) -> None:
         """Wait until no block is in flight; nothing must be sent meanwhile."""
-        if self._in_flight and self.error is None:
-            self._drained = self.loop.create_future()
-            await self._drained
-
-    def _wake_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for waiting in idle:
-            if not waiting.done():
-                waiting.set_result(None)
+        while self._in_flight and self.error is None:
+            if self._drained is None or self._drained.done():
+                self._drained = self.loop.create_future()
+            await asyncio.shield(self._drained)
 
     def _wake_drained(self) -> None:
         if self._drained is not None and not self._drained.done():
@@ -276,16 +312,26 @@ class Pump:
 
     def settle(self) -> None:
         """The segment moved, or could not: what waits goes on."""
-        self.queue.cut_bytes = self.chain.cut_bytes
-        if self.queue.drafts and self.error is None and self.chain.current is not None:
-            try:
-                self.chain.reserve(self.queue.bytes)  # admitted under the segment before
-            except NotWritten as error:
-                self.queue.refuse_all(error)
+        if self.error is None and self.chain.current is not self._segment:
+            self._segment = self.chain.current
+            self._take_options()
+            if self.queue.drafts:
+                try:
+                    self.chain.reserve(self.queue.bytes)  # admitted under the segment before
+                except NotWritten as error:
+                    self.refuse_waiting(error)
         self.room.let_in()
-        if not self.queue.drafts and not self._in_flight:
-            self._wake_idle()
         self.kick()
+
+    def _take_options(self) -> None:
+        """Options may have been altered; they count from this segment on."""
+        options, queue = self.chain.options, self.queue
+        queue.cut_bytes = self.chain.cut_bytes
+        queue.max_bytes = options.queue_max_bytes
+        self.sessions.limit = options.max_producers
+        if queue.policy != options.timestamps:
+            queue.policy = options.timestamps
+            queue.last_timestamp_us = max(queue.last_timestamp_us, self._last_timestamp_us)
 
     def reserve(self, size_bytes: int) -> None:
         """Room on the disk for all that waits, this, and the rest of the draft it begins.
@@ -301,9 +347,33 @@ class Pump:
         return self.chain.owner.epoch
 
     async def close(self) -> None:
-        """Stop timers and moves, close the segment if the writer is sound, let go."""
+        """Drain, close the segment if the writer is sound, let go. ``shut`` says that nothing comes more.
+
+        Raises: what makes entries fail that were put in before.
+        """
+        assert self.shut is not None
         self.room.open_up()
+        failure: WoodpeckerError | None = None
+        is_drained = False
+        try:
+            try:
+                if self.error is None:
+                    await self.flush()
+            except WoodpeckerError as error:
+                failure = error
+            await self.drain()  # what was refused meanwhile may have had blocks before it
+            is_drained = True
+        finally:
+            await self._let_go(is_drained=is_drained)
+        if failure is not None:
+            raise failure
+
+    async def _let_go(self, *, is_drained: bool) -> None:
         if self._linger_timer is not None:
             self._linger_timer.cancel()
-        await self._mover.stop()
-        await self.chain.close(self.sessions.settled(), clean=self.error is None)
+        await self._mover.stop(at_once=not is_drained)
+        self.queue.refuse_all(
+            NotWritten(f"log {self.name!r}: never sent, for the writer was closed meanwhile")
+        )
+        clean = is_drained and self.error is None
+        await self.chain.close(self.sessions.settled(), clean=clean)

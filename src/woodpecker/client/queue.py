@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from woodpecker.core.batcher import BatchMark, Draft, HeaderList
-from woodpecker.core.ids import MAX_PAYLOAD_BYTES
+from woodpecker.core.ids import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 from woodpecker.core.register import Control
 from woodpecker.core.timestamps import stamp
 from woodpecker.errors import InvalidRequest, Overloaded
@@ -26,7 +26,7 @@ Result = int | range
 class Pending(Draft):
     """A draft with those who wait for it."""
 
-    __slots__ = ("before_us", "first_ms", "futures", "queued_bytes", "results")
+    __slots__ = ("before_us", "first_ms", "futures", "is_urgent", "queued_bytes", "results")
 
     def __init__(self, base_seq: int, first_ms: float, before_us: int) -> None:
         super().__init__(base_seq)
@@ -35,6 +35,7 @@ class Pending(Draft):
         self.futures: list[asyncio.Future[Result]] = []
         self.results: list[Result] = []
         self.queued_bytes = 0
+        self.is_urgent = False  # a flush waits: no linger
 
     def resolve(self) -> None:
         """Every entry is durable."""
@@ -77,7 +78,6 @@ class Queue:
         self._now_us = now_us
         self._now_ms = now_ms
         self._filling: Pending | None = None
-        self._is_plain = policy in ("prefer", "arrival")  # entries without columns may skip checks
 
     # --- putting in ---
 
@@ -88,11 +88,15 @@ class Queue:
     def check_room(self, size_bytes: int) -> None:
         """Raises: Overloaded: an item of this size, its overhead included, is not admitted now."""
         if not self.has_room(size_bytes):
-            self.refused_bytes = max(self.refused_bytes, size_bytes)
-            raise Overloaded(
-                f"the writer's queue holds {self.bytes} of {self.max_bytes} bytes; "
-                "wait with writer.ready(), or use append, which waits by itself"
-            )
+            raise self.overloaded(size_bytes)
+
+    def overloaded(self, size_bytes: int) -> Overloaded:
+        """What to raise for an item that is not admitted now; ``ready`` waits for as much room."""
+        self.refused_bytes = max(self.refused_bytes, size_bytes)
+        return Overloaded(
+            f"the writer's queue holds {self.bytes} of {self.max_bytes} bytes; "
+            "wait with writer.ready(), or use append, which waits by itself"
+        )
 
     def put_plain(self, payload: bytes, future: asyncio.Future[Result]) -> bool:
         """Sequence one entry without headers or timestamp; False: use ``put``. The hot path."""
@@ -134,7 +138,6 @@ class Queue:
         """
         payload_bytes = sum(map(len, payloads))
         size = cost_of(payload_bytes, len(payloads), headers)
-        _check_columns(len(payloads), size - payload_bytes)
         self.check_room(size)
         stamps = self._stamps(len(payloads), timestamps)
         draft = self._draft_for(payload_bytes, is_stamped=stamps is not None)
@@ -159,7 +162,7 @@ class Queue:
 
     def _stamps(self, count: int, supplied: Sequence[int | None] | None) -> list[int] | None:
         """Timestamps to store, or None: all take the time of their block."""
-        if supplied is None and self._is_plain:
+        if supplied is None and self.policy in ("prefer", "arrival"):
             return None
         clock = self._now_us()
         previous = self.last_timestamp_us
@@ -178,7 +181,7 @@ class Queue:
         """
         draft = self._filling
         if draft is None or (
-            draft.payloads
+            (draft.payloads or draft.batches)
             and (
                 draft.payload_bytes + payload_bytes > self.cut_bytes
                 or draft.queued_bytes >= self.cut_bytes * 2
@@ -238,21 +241,23 @@ class Queue:
 
 
 def cost_of(payload_bytes: int, count: int, headers: Sequence[HeaderList] | None = None) -> int:
-    """What ``count`` entries take of a queue's room."""
-    size = payload_bytes + ENTRY_OVERHEAD_BYTES * count
-    return size if headers is None else size + _header_bytes(headers)
+    """What ``count`` entries take of a queue's room.
 
-
-def _header_bytes(headers: Sequence[HeaderList]) -> int:
-    return sum(len(name) + len(value) + 8 for pairs in headers for name, value in pairs)
-
-
-def _check_columns(count: int, column_bytes: int) -> None:
-    """What the block format takes, judged before a seq is given out."""
+    Raises: InvalidRequest: more than a block can hold, judged before anybody waits for room.
+    """
     if count > MAX_BATCH_ENTRIES:
         raise InvalidRequest(f"a batch of {count} entries: at most {MAX_BATCH_ENTRIES}; split it")
-    if column_bytes - count * ENTRY_OVERHEAD_BYTES > MAX_HEADERS_BYTES:
+    if payload_bytes > MAX_BATCH_BYTES:
+        raise InvalidRequest(
+            f"a batch of {payload_bytes} bytes: at most {MAX_BATCH_BYTES} (128 MiB); split it"
+        )
+    size = payload_bytes + ENTRY_OVERHEAD_BYTES * count
+    if headers is None:
+        return size
+    header_bytes = sum(len(name) + len(value) + 8 for pairs in headers for name, value in pairs)
+    if header_bytes > MAX_HEADERS_BYTES:
         raise InvalidRequest(f"headers above {MAX_HEADERS_BYTES} bytes in one append are refused")
+    return size + header_bytes
 
 
 def _moved(mark: BatchMark, first: int) -> BatchMark:

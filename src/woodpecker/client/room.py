@@ -8,49 +8,68 @@ from collections import deque
 from woodpecker.client.queue import Queue
 
 
+class _Ticket:
+    """One who waits; once let in, its bytes are held until it runs and puts its entry in."""
+
+    __slots__ = ("cost_bytes", "is_holding", "turn")
+
+    def __init__(self, cost_bytes: int) -> None:
+        self.cost_bytes = cost_bytes
+        self.is_holding = False
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 class RoomLine:
-    """The line before a full queue. Who is let in has its bytes held until it puts its entry in."""
+    """The line before a full queue: nobody overtakes those who wait."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._entering = 0  # let in, but not running yet: nobody overtakes them
+        self._line: deque[_Ticket] = deque()
+        self._entering = 0  # let in, but not running yet
 
-    def is_open(self, size_bytes: int) -> bool:
-        """Whether an item of this size need not wait."""
-        return not self._line and not self._entering and self._queue.has_room(size_bytes)
+    @property
+    def is_crowded(self) -> bool:
+        """Whether somebody waits or has been let in and not run yet."""
+        return bool(self._line or self._entering)
 
-    async def enter(self, size_bytes: int) -> None:
+    def is_open(self, cost_bytes: int) -> bool:
+        """Whether an item of this cost need not wait."""
+        return not self.is_crowded and self._queue.has_room(cost_bytes)
+
+    async def enter(self, cost_bytes: int) -> None:
         """Wait for room; the caller puts its entry in before it awaits anything else."""
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append((size_bytes, waiting))
+        ticket = _Ticket(cost_bytes)
+        self._line.append(ticket)
         self.let_in()
         try:
-            await waiting
+            await ticket.turn
         except asyncio.CancelledError:
-            if waiting.done() and not waiting.cancelled():
-                self._enter(size_bytes)
-                self.let_in()
+            if ticket in self._line:
+                self._line.remove(ticket)
+            self._enter(ticket)
+            self.let_in()
             raise
-        self._enter(size_bytes)
+        self._enter(ticket)
 
-    def _enter(self, size_bytes: int) -> None:
-        if self._entering:  # not if everybody was sent away by ``open_up``
+    def _enter(self, ticket: _Ticket) -> None:
+        if ticket.is_holding:
+            ticket.is_holding = False
             self._entering -= 1
-            self._queue.bytes -= size_bytes
+            self._queue.bytes -= ticket.cost_bytes
 
     def let_in(self) -> None:
         """Let in as many as there is room for."""
-        while self._line and self._queue.has_room(self._line[0][0]):
-            size_bytes, waiting = self._line.popleft()
-            if not waiting.done():
-                self._queue.bytes += size_bytes
+        while self._line and self._queue.has_room(self._line[0].cost_bytes):
+            ticket = self._line.popleft()
+            if not ticket.turn.done():
+                ticket.is_holding = True
+                self._queue.bytes += ticket.cost_bytes
                 self._entering += 1
-                waiting.set_result(None)
+                ticket.turn.set_result(None)
 
     def open_up(self) -> None:
-        """The writer has ended: let everybody go, to meet its error."""
+        """The writer takes nothing more: let everybody go, to be refused."""
         while self._line:
-            _, waiting = self._line.popleft()
-            if not waiting.done():
-                waiting.set_result(None)
+            ticket = self._line.popleft()
+            if not ticket.turn.done():
+                ticket.turn.set_result(None)

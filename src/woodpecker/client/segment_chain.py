@@ -20,6 +20,7 @@ from woodpecker.core.rolling import is_due, is_overgrown, should_prepare
 from woodpecker.errors import Fenced
 from woodpecker.observability.names import Counter
 from woodpecker.segments.base import SegmentWriter
+from woodpecker.segments.prefetch import closing
 
 DEFAULT_CUT_BYTES = 4 << 20  # until a segment says its own
 
@@ -109,6 +110,7 @@ class SegmentChain:
         assert at is not None
         if at.blocks == 0:
             at.first_timestamp_us = header.base_timestamp_us
+            at.opened_ms = self._env.runtime.monotonic_ms()  # what is empty does not age
         at.blocks += 1
         at.bytes += header.size_bytes
         at.prev_digest = header.digest
@@ -121,9 +123,14 @@ class SegmentChain:
 
     def age_left_ms(self) -> float:
         """Until the open segment is old enough to be closed."""
-        assert self._open is not None
-        age_ms = self._env.runtime.monotonic_ms() - self._open.opened_ms
-        return self.options.segment_max_age_s * 1000 - age_ms
+        at, max_age_ms = self._open, self.options.segment_max_age_s * 1000
+        if at is None or not at.blocks:
+            return max_age_ms
+        return max_age_ms - (self._env.runtime.monotonic_ms() - at.opened_ms)
+
+    def is_aged(self) -> bool:
+        """Whether the open segment holds something and is old enough to be closed."""
+        return self.has_blocks and self.age_left_ms() <= 0
 
     def is_roll_due(self) -> bool:
         """Whether the open segment is big or old enough."""
@@ -149,18 +156,26 @@ class SegmentChain:
             and should_prepare(self.options, size_bytes=at.bytes, blocks=at.blocks)
         )
 
-    async def prepare(self) -> None:
-        """Read the manifest and make the next segment ready; nothing names it yet.
+    async def confirm(self) -> None:
+        """Read the manifest: that it answers, and is ours, makes it safe to choose an end soon.
 
-        That the manifest answers, and is ours, is what makes it safe to choose an end soon.
-        Raises: Unavailable, NotWritten: try again later. Fenced: not ours any more.
+        Raises: Unavailable: try again later. Fenced: not ours any more.
         """
         manifest = await self._read()
         if not manifest.owned_by(self.owner.log_id, self.owner.epoch, self.owner.token):
             raise Fenced(
-                f"log {self._name!r}: epoch {manifest.epoch} owns it now", outcome="not_written"
+                f"log {self._name!r}: epoch {manifest.epoch} owns it now; open a new writer",
+                outcome="not_written",
             )
         self._manifest = manifest
+
+    async def prepare(self) -> None:
+        """Read the manifest and make the next segment ready; nothing names it yet.
+
+        Raises: Unavailable, NotWritten: try again later. Fenced: not ours any more.
+        """
+        await self.confirm()
+        manifest = self._manifest
         if self._is_ahead_good(manifest):
             return
         await self._forget_ahead()
@@ -197,7 +212,11 @@ class SegmentChain:
         """
         await self.prepare()
         assert self._ahead is not None
-        segment, writer = self._ahead
+        ahead, writer = self._ahead
+        # made ready while another segment was open, perhaps: it begins where that one was closed
+        segment = replace(
+            ahead, base_seq=self._manifest.next_seq, prev_digest=self._manifest.digest
+        )
         command = OpenSegment(owner=self.owner, segment=segment)
         self._manifest = await self._env.catalog.change(
             self._name, command, timeout_ms=self.options.append_timeout_ms
@@ -212,17 +231,21 @@ class SegmentChain:
         """
         assert self._ahead is not None
         ahead, writer = self._ahead
-        closing, end = await self._finish()
+        closed, end = await self._finish()
         following = replace(ahead, base_seq=end.seq, prev_digest=end.digest)
         self._ahead = None
-        await self._close_cas(closing, end, register, following)
-        self._env.observer.count(Counter.ROLLS, kind=str(closing.segment.kind))
+        try:
+            await self._close_cas(closed, end, register, following)
+        except BaseException:
+            await writer.abandon()
+            raise
+        self._env.observer.count(Counter.ROLLS, kind=str(closed.segment.kind))
         self._begin(following, writer)
 
     async def close_open(self, register: Register) -> None:
         """Live close without opening another."""
-        closing, end = await self._finish()
-        await self._close_cas(closing, end, register, None)
+        closed, end = await self._finish()
+        await self._close_cas(closed, end, register, None)
 
     async def close(self, register: Register, *, clean: bool) -> None:
         """Let everything go; with ``clean`` the open segment is closed first."""
@@ -234,6 +257,9 @@ class SegmentChain:
             if self._open is not None:
                 at, self._open = self._open, None
                 await at.writer.abandon()
+            if self._owner_read is not None:
+                self._owner_read.cancel()
+                await asyncio.gather(self._owner_read, return_exceptions=True)
 
     async def _finish(self) -> tuple[_Open, End]:
         at = self._open
@@ -315,7 +341,8 @@ class SegmentChain:
         manifest = (await self._env.catalog.load(self._name)).manifest
         if manifest is None or manifest.is_tombstone or manifest.log_id != self.owner.log_id:
             return None
-        async for segment in self._env.segments(manifest, from_seq=seq):
-            if segment.id == segment_id:
-                return segment
+        async with closing(self._env.segments(manifest, from_seq=seq)) as segments:
+            async for segment in segments:
+                if segment.id == segment_id:
+                    return segment
         return None

@@ -8,7 +8,8 @@ Rules are in ``core``: ``batcher`` (when to cut), ``rolling``, ``producers``, ``
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,18 +18,18 @@ from woodpecker.client.environment import Environment
 from woodpecker.client.pump import Pump
 from woodpecker.client.queue import ENTRY_OVERHEAD_BYTES, Result, as_payload, cost_of
 from woodpecker.client.takeover import TakenOver
-from woodpecker.codec.columns import Headers
+from woodpecker.codec.columns import MAX_CALLER_COLUMN_BYTES, Headers
 from woodpecker.core.batcher import BatchMark
-from woodpecker.core.ids import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
+from woodpecker.core.ids import MAX_PAYLOAD_BYTES
 from woodpecker.core.outcomes import Known, judge
-from woodpecker.core.register import Control, EndLog
+from woodpecker.core.register import Control, DropProducer, EndLog
 from woodpecker.errors import (
     Closed,
     Conflict,
     InvalidRequest,
+    LogEnded,
     NotWritten,
     OutcomeUnknown,
-    WoodpeckerError,
 )
 from woodpecker.runtime.forks import refuse_after_fork
 
@@ -52,7 +53,8 @@ class LogWriter:
         self._sessions = self._pump.sessions
         self._producer = producer
         self._producer_epoch = 0
-        self._is_closing = False
+        self._closed: asyncio.Future[None] | None = None
+        self._foreign: Closed | None = None  # set in a forked child
         refuse_after_fork(self)
 
     # --- appending ---
@@ -85,9 +87,7 @@ class LogWriter:
         size = cost_of(len(data), 1, None if headers is None else [headers])
         if not self._pump.room.is_open(size):
             await self._wait_for_room(size)
-        seq: int = await self.submit(
-            data, headers=headers, timestamp_us=timestamp_us, expect_seq=expect_seq
-        )
+        seq: int = await self._submit(data, headers, timestamp_us, expect_seq)
         return seq
 
     def submit(
@@ -105,9 +105,21 @@ class LogWriter:
             with what ``append`` would raise after the seq was given out.
         Cancellation of the future: the entry may still become durable.
         """
-        if self._pump.error is not None or self._is_closing:
-            raise self._refusal()
         data = payload if type(payload) is bytes and len(payload) < 1 << 20 else as_payload(payload)
+        if self._pump.room.is_crowded and self._pump.shut is None:  # nobody overtakes who waits
+            pairs = None if headers is None else [as_headers(headers)]
+            raise self._queue.overloaded(cost_of(len(data), 1, pairs))
+        return self._submit(data, headers, timestamp_us, expect_seq)
+
+    def _submit(
+        self,
+        data: bytes,
+        headers: HeaderInput | None,
+        timestamp_us: int | None,
+        expect_seq: int | None,
+    ) -> asyncio.Future[Any]:
+        if self._pump.shut is not None:
+            raise copy(self._pump.shut)
         future: asyncio.Future[Result] = self._pump.loop.create_future()
         if (
             headers is not None
@@ -139,7 +151,7 @@ class LogWriter:
 
     async def append_many(
         self,
-        entries: Sequence[Payload | Entry],
+        entries: Iterable[Payload | Entry],
         *,
         expect_seq: int | None = None,
         sequence: int | None = None,
@@ -160,15 +172,10 @@ class LogWriter:
         Raises, Cancellation: as ``append``; Conflict too for a gap, an older epoch, an unknown producer.
         """
         payloads, headers, stamps = _columns(entries)
-        size = sum(map(len, payloads))
-        if size > MAX_BATCH_BYTES:
-            raise InvalidRequest(
-                f"a batch of {size} bytes: at most {MAX_BATCH_BYTES} (128 MiB); split it"
-            )
-        cost = cost_of(size, len(payloads), headers)
+        mark = self._mark(len(payloads), sequence, producer, producer_epoch, column)
+        cost = cost_of(sum(map(len, payloads)), len(payloads), headers)
         if not self._pump.room.is_open(cost):
             await self._wait_for_room(cost)
-        mark = self._mark(len(payloads), sequence, producer, producer_epoch, column)
         future = self._submit_many(payloads, headers, stamps, expect_seq, mark)
         result = await future
         assert isinstance(result, range)
@@ -182,34 +189,36 @@ class LogWriter:
         expect_seq: int | None,
         mark: BatchMark | None,
     ) -> asyncio.Future[Result]:
-        if self._pump.error is not None or self._is_closing:
-            raise self._refusal()
+        if self._pump.shut is not None:
+            raise copy(self._pump.shut)
         future: asyncio.Future[Result] = self._pump.loop.create_future()
-        if mark is not None and mark.producer:
-            first = self._sessions.admit(mark, self._queue.next_seq, future)
+        base = self._queue.next_seq
+        is_produced = mark is not None and mark.producer != ""
+        if mark is not None and is_produced:
+            first = self._sessions.repeat_of(mark)
+            if isinstance(first, asyncio.Future):
+                return asyncio.shield(first)
             if first is not None:
-                return first
-        try:
-            self._check_expected(expect_seq)
-            if not payloads and mark is None:
-                future.set_result(range(self._queue.next_seq, self._queue.next_seq))
+                future.set_result(first)
                 return future
-            self._pump.reserve(sum(map(len, payloads)))
-            base = self._queue.next_seq
-            self._queue.put(
-                payloads,
-                future,
-                result=range(base, base + len(payloads)),
-                headers=headers,
-                timestamps=stamps,
-                mark=mark,
-            )
-        except WoodpeckerError:
-            if mark is not None and mark.producer:
-                self._sessions.withdraw(mark)
-            raise
+        self._check_expected(expect_seq)
+        if not payloads:
+            future.set_result(range(base, base))
+            return future
+        self._pump.reserve(sum(map(len, payloads)))
+        self._queue.put(
+            payloads,
+            future,
+            result=range(base, base + len(payloads)),
+            headers=headers,
+            timestamps=stamps,
+            mark=mark,
+        )
         self._pump.kick()
-        return future
+        if mark is None or not is_produced:
+            return future
+        self._sessions.accept(mark, base, future)
+        return asyncio.shield(future)  # who gives up waiting must not take it from a repeat
 
     def _mark(
         self,
@@ -221,12 +230,16 @@ class LogWriter:
     ) -> BatchMark | None:
         if not count and (sequence is not None or column):
             raise InvalidRequest("a batch with sequence= or column= needs at least one entry")
+        if len(column) > MAX_CALLER_COLUMN_BYTES:
+            raise InvalidRequest(
+                f"column= of {len(column)} bytes: at most {MAX_CALLER_COLUMN_BYTES} (64 KiB)"
+            )
         if sequence is None:
             if producer is not None or producer_epoch is not None:
                 raise InvalidRequest("a producer's batch needs sequence=")
             return BatchMark(first=0, count=count, column=column) if column else None
         who = producer if producer is not None else self._producer
-        if who is None:
+        if not who:
             raise InvalidRequest("sequence= needs a session: open_writer(producer='id')")
         epoch = producer_epoch if producer_epoch is not None else self._producer_epoch
         if not isinstance(sequence, int) or not 0 <= sequence < 1 << 63:
@@ -254,27 +267,34 @@ class LogWriter:
 
         Sequences go on after the newest batch of that producer; older epochs are refused from here on.
         """
-        for control in self._sessions.grant(producer):
-            await self._append_control(control)
-        return self._sessions.epoch_of(producer)
+        controls, epoch = self._sessions.grant(producer)
+        await self._append_controls(controls)
+        return epoch
 
     async def drop_producer(self, producer: str) -> None:
         """Forget a producer session; its batches are refused from here on. Decided by the caller."""
-        await self._append_control(self._sessions.drop(producer))
+        await self._append_controls([DropProducer(id=producer)])
 
     async def open_session(self) -> None:
         """Grant the session named at ``open_writer(producer=)``, if one was."""
         if self._producer is not None:
             self._producer_epoch = await self.grant_producer(self._producer)
 
-    async def _append_control(self, control: Control) -> None:
-        if self._pump.error is not None or self._is_closing:
-            raise self._refusal()
-        future: asyncio.Future[Result] = self._pump.loop.create_future()
+    async def _append_controls(self, controls: Sequence[Control]) -> None:
+        for future in self._put_controls(controls):
+            await future
+
+    def _put_controls(self, controls: Sequence[Control]) -> list[asyncio.Future[Result]]:
+        if self._pump.shut is not None:
+            raise copy(self._pump.shut)
         self._pump.reserve(0)
-        self._queue.put_control(control, future)
+        futures: list[asyncio.Future[Result]] = []
+        for control in controls:
+            futures.append(self._pump.loop.create_future())
+            self._queue.put_control(control, futures[-1])
+            self._sessions.sent(control)
         self._pump.flush_soon()
-        await future
+        return futures
 
     # --- waiting ---
 
@@ -295,17 +315,20 @@ class LogWriter:
 
         Raises: Overloaded, NotWritten, Closed and what has ended the writer.
         """
-        if self._pump.error is not None or self._is_closing:
-            raise self._refusal()
-        self._queue.check_room(cost_of(size_bytes, 1))
+        if self._pump.shut is not None:
+            raise copy(self._pump.shut)
+        cost = cost_of(size_bytes, 1)
+        if self._pump.room.is_crowded:
+            raise self._queue.overloaded(cost)
+        self._queue.check_room(cost)
         self._pump.reserve(size_bytes)
         return self._queue.next_seq
 
     async def _wait_for_room(self, size_bytes: int) -> None:
-        if self._pump.error is None and not self._is_closing:
+        if self._pump.shut is None:
             await self._pump.room.enter(size_bytes)
-        if self._pump.error is not None or self._is_closing:
-            raise self._refusal()
+        if self._pump.shut is not None:
+            raise copy(self._pump.shut)
 
     # --- state ---
 
@@ -339,14 +362,10 @@ class LogWriter:
 
         One read serves all who wait. Raises: Unavailable: nothing is known.
         """
+        self._check_process()
         return await self._pump.chain.still_owner()
 
     # --- ends ---
-
-    def _refusal(self) -> WoodpeckerError:
-        if self._pump.error is None:
-            return Closed(f"log {self.name!r}: this writer is closed; open a new one")
-        return self._pump.not_handed_over(self._pump.error)
 
     async def resolve(self) -> dict[int, int | NotWritten | OutcomeUnknown]:
         """What became of the entries whose outcome was unknown; only reads, fences nobody.
@@ -356,6 +375,7 @@ class LogWriter:
             will be, ``OutcomeUnknown`` while nobody has closed the segment (ask again later).
         Raises: Unavailable, NotFound: nothing is known now.
         """
+        self._check_process()
         answers: dict[int, int | NotWritten | OutcomeUnknown] = {}
         for doubt in self._pump.doubts:
             segment = await self._pump.chain.find(doubt.segment_id, doubt.first_seq)
@@ -376,8 +396,12 @@ class LogWriter:
 
         Returns: the log's final next seq.
         """
-        await self._append_control(EndLog())
-        await self.close()
+        end = self._put_controls([EndLog()])
+        self._pump.shut = LogEnded(f"log {self.name!r}: it is being ended; nothing can follow")
+        try:
+            await end[0]
+        finally:
+            await self.close()
         return self._pump.visible
 
     async def close(self) -> None:
@@ -386,20 +410,27 @@ class LogWriter:
         Raises: what makes the entries put in so far fail, if they do.
         Cancellation: nothing acknowledged is lost; the next opener recovers the segment.
         """
-        if self._is_closing:
+        if self._foreign is not None:
+            return  # tasks, sockets and the segment are the parent's
+        if self._closed is not None:
+            await asyncio.shield(self._closed)
             return
+        self._closed = self._pump.loop.create_future()
+        closed = Closed(f"log {self.name!r}: this writer is closed; open a new one")
+        self._pump.shut = self._pump.shut or closed
         try:
-            if self._pump.error is None:
-                await self._pump.flush()
-        finally:
-            self._is_closing = True
             await self._pump.close()
+        finally:
+            self._closed.set_result(None)
 
     def on_fork(self) -> None:
-        """In a forked child: this writer belongs to the parent."""
-        self._pump.error = Closed(
-            "this writer belongs to the process that opened it: open one here"
-        )
+        """In a forked child: this writer belongs to the parent, segment and tasks too."""
+        self._foreign = Closed("this writer belongs to the process that opened it: open one here")
+        self._pump.error = self._pump.shut = self._foreign
+
+    def _check_process(self) -> None:
+        if self._foreign is not None:
+            raise copy(self._foreign)
 
     async def __aenter__(self) -> Self:
         return self
@@ -414,14 +445,16 @@ class LogWriter:
 
 
 def _columns(
-    entries: Sequence[Payload | Entry],
+    entries: Iterable[Payload | Entry],
 ) -> tuple[list[bytes], list[Headers] | None, list[int | None] | None]:
     """Payloads, headers and timestamps of a batch; for plain bytes no Python code runs per entry."""
-    if isinstance(entries, bytes | bytearray | memoryview | str):
+    if isinstance(entries, bytes | bytearray | memoryview | str | Entry):
         raise InvalidRequest("append_many takes a list of payloads, not one payload")
+    if not isinstance(entries, list | tuple):
+        entries = list(entries)
     kinds = set(map(type, entries))
     if kinds <= {bytes} and max(map(len, entries), default=0) <= MAX_PAYLOAD_BYTES:
-        return list(entries), None, None  # type: ignore[arg-type]
+        return list(entries), None, None
     if Entry not in kinds:
         return [as_payload(payload) for payload in entries], None, None
     items = [entry if isinstance(entry, Entry) else Entry(entry) for entry in entries]

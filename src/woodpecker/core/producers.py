@@ -6,6 +6,7 @@ result, pending or final; a gap, an older epoch and an unknown producer are dist
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from woodpecker.core.register import BatchResult, ProducerState
@@ -57,8 +58,10 @@ def admit(known: ProducerState | None, *, producer: str, epoch: int, sequence: i
     )
 
 
-def evictable(producers: dict[str, ProducerState], *, limit: int) -> str | None:
-    """The producer to forget before one more is granted: the longest idle one, if the table is full."""
-    if len(producers) < limit:
-        return None
-    return min(producers, key=lambda id_: (producers[id_].timestamp_us, id_))
+def evictable(producers: Sequence[str], *, limit: int) -> Sequence[str]:
+    """Whom to forget before one more is granted, so that at most ``limit`` are known.
+
+    Args:
+        producers: their ids; who was idle longest comes first.
+    """
+    return producers[: max(0, len(producers) + 1 - limit)]

@@ -19,8 +19,12 @@ def stamp(policy: str, *, previous_us: int, supplied_us: int | None, clock_us: i
     Raises:
         InvalidRequest: the policy wants a timestamp and there is none, or it is out of bounds.
     """
-    if supplied_us is not None and not 0 <= supplied_us < 1 << 63:
-        raise InvalidRequest(f"timestamp_us {supplied_us} is not within 0 .. 2^63 - 1")
+    if supplied_us is not None and not (
+        isinstance(supplied_us, int) and 0 <= supplied_us < 1 << 63
+    ):
+        raise InvalidRequest(
+            f"timestamp_us={supplied_us!r}: microseconds since 1970, an int within 0 .. 2^63 - 1"
+        )
     if policy in ("require", "exact") and supplied_us is None:
         raise InvalidRequest(f"this log's timestamp policy is {policy!r}: pass timestamp_us=")
     if policy == "exact":
@@ -41,7 +45,7 @@ def stamp(policy: str, *, previous_us: int, supplied_us: int | None, clock_us: i
 
 def raised(stamps: list[int], floor_us: int) -> list[int]:
     """``stamps`` (never falling themselves, or made so) with none below ``floor_us``."""
-    if all(a <= b for a, b in pairwise(stamps)) and stamps[0] >= floor_us:
+    if not stamps or (stamps[0] >= floor_us and all(a <= b for a, b in pairwise(stamps))):
         return stamps
     result = []
     for value in stamps:
