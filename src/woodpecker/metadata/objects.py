@@ -8,6 +8,7 @@ nonce. Nothing is removed: object stores have no removal under a condition.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from woodpecker.metadata.lease import RecordLeases
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.storage.base import ObjectInfo, ObjectStore
 
+LISTED_BYTES = 32 << 20  # records kept from listings
 PARALLEL_GETS = 16
 POLL_MIN_MS = 50
 POLL_MAX_MS = 1000
@@ -45,6 +47,8 @@ class ObjectMetadata:
         self._runtime = runtime
         self._leases = RecordLeases(self, runtime)
         self._polls: dict[str, _Poll] = {}
+        self._listed: OrderedDict[str, Record] = OrderedDict()  # what listings got, by key
+        self._listed_bytes = 0
         self._closed = False
 
     @property
@@ -106,8 +110,27 @@ class ObjectMetadata:
         await self._leases.close()
 
     async def _get_some(self, infos: Sequence[ObjectInfo]) -> Sequence[Record]:
-        records = await asyncio.gather(*(self.get(info.key) for info in infos))
+        records = await asyncio.gather(*(self._get_listed(info) for info in infos))
         return [record for record in records if record is not None]
+
+    async def _get_listed(self, info: ObjectInfo) -> Record | None:
+        """A listing tells the version: what has not changed since the last one costs no request."""
+        known = self._listed.get(info.key)
+        if known is not None and known.version == info.etag:
+            self._listed.move_to_end(info.key)
+            return known
+        record = await self.get(info.key)
+        if record is not None:
+            self._keep(record)
+        return record
+
+    def _keep(self, record: Record) -> None:
+        old = self._listed.pop(record.key, None)
+        self._listed[record.key] = record
+        self._listed_bytes += len(record.value) - (len(old.value) if old is not None else 0)
+        while self._listed_bytes > LISTED_BYTES:
+            _, oldest = self._listed.popitem(last=False)
+            self._listed_bytes -= len(oldest.value)
 
     def _check(self, key: str) -> None:
         self._check_open()
