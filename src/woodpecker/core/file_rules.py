@@ -3,7 +3,10 @@
 - A block starts on a unit of its own; the rest of its last unit is zero.
 - A block is written, synced, the fence word looked at, the LAC published, the block acknowledged; in
   this order, and the next block is written only after the sync. So only the last block can be torn.
-- A taker-over fences before it scans, unless it holds the file's lock: then no writer lives.
+- A taker-over fences before it scans. Where the side file is gone it needs the file's lock instead.
+- A writer without work may be parked: it lets go of lock and files. It comes back only if the file is
+  there, its lock is free, the side file is the one made with it, and no fence is set; looked at in this
+  order, so that a taker-over either is seen by it or finds it locked.
 - The file ends before the first unit where the next block is not found. If a later block of the same
   writer stands behind that place, something acknowledged was damaged: that is never cut.
 """
@@ -79,15 +82,15 @@ def takeover_plan(
     """How to take a segment over, or None: its writer may live and cannot be fenced from here.
 
     Args:
-        is_locked: we hold the lock of the data file, so that no writer lives.
+        is_locked: we hold the lock of the data file: its writer is dead or parked.
         is_same_boot: the machine has not started anew since the segment was opened.
         is_side_sound: the side file is there and is the one made with the segment.
     """
-    if is_locked or not is_same_boot:
+    if not is_same_boot:
         return (Act.SCAN, Act.SYNC)
-    if is_side_sound:
+    if is_side_sound:  # with the lock, too: a parked writer holds none, and comes back
         return (Act.FENCE, Act.BARRIER, Act.SCAN, Act.SYNC)
-    return None
+    return (Act.SCAN, Act.SYNC) if is_locked else None
 
 
 class HeaderFacts(Protocol):

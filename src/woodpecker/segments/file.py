@@ -32,7 +32,7 @@ from woodpecker.segments.file_seal import seal
 from woodpecker.segments.file_side import SideFile
 from woodpecker.segments.file_threads import Lane, Threads
 from woodpecker.segments.file_wake import Wakes
-from woodpecker.segments.file_writer import Disk, FileWriter
+from woodpecker.segments.file_writer import Disk, FileWriter, open_writers_limit
 from woodpecker.storage.base import ObjectStore
 
 T = TypeVar("T")
@@ -49,12 +49,19 @@ class FileSegments:
 
     kind = Kind.FILE
 
-    def __init__(self, directory: Path, runtime: Runtime, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        runtime: Runtime,
+        *,
+        read_only: bool = False,
+        open_writers: int | None = None,
+    ) -> None:
         self._directory = BufferDirectory(directory, runtime, read_only=read_only)
         self._read_only = read_only
         self._writing = Threads("woodpecker-file-write", _WRITING_THREADS)
         self._others = Threads("woodpecker-file", _OTHER_THREADS)
-        self._disk = Disk(runtime)
+        self._disk = Disk(runtime, open_writers=open_writers or open_writers_limit())
         self._buffers = Buffers()
         self._indexes = Indexes()
         self._wakes = Wakes(runtime)

@@ -135,8 +135,17 @@ class DataFile:
         if not self.is_direct:
             os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def reopen(self) -> None:
+        """Open the same file again after ``close``. Raises: OSError."""
+        self.fd = DataFile.open(self.path, os.O_RDWR, direct=self.is_direct).fd
+
+    @property
+    def is_open(self) -> bool:
+        return self.fd >= 0
+
     def close(self) -> None:
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        os.close(fd)
 
 
 class Window:

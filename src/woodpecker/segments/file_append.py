@@ -7,6 +7,7 @@ those cost a commit of the file system's journal each.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from woodpecker.core.file_rules import (
 )
 from woodpecker.segments.file_aligned import Buffers, DataFile
 from woodpecker.segments.file_index import Index
+from woodpecker.segments.file_recovery import try_lock
 from woodpecker.segments.file_side import Hint, SideFile
 from woodpecker.segments.file_threads import Threads
 
@@ -66,6 +68,11 @@ class Room:
         if end + step // 2 > self.end and not self._is_asked:
             self._is_asked = True
             self._threads.put(self._more)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread has been asked to allocate and is not done."""
+        return self._is_asked
 
     def close(self) -> None:
         with self._lock:
@@ -123,6 +130,11 @@ class ZeroAhead:
         if end > start:
             self._is_asked = True
             self._threads.put(lambda: self._zero(start, end))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread has been asked to write zeros and is not done."""
+        return self._is_asked
 
     def close(self) -> None:
         with self._lock:
@@ -251,10 +263,50 @@ class Appender:
         with suppress(OSError):
             self.side.write_hint(hint)
 
+    @property
+    def is_parked(self) -> bool:
+        return not self.file.is_open
+
+    def park(self) -> bool:
+        """Let go of lock, descriptors and mapping; False: a thread is at work on the file.
+
+        Only while nothing is being appended. Raises: OSError.
+        """
+        if self.room.is_busy or self.zeros.is_busy:
+            return False
+        fcntl.flock(self.file.fd, fcntl.LOCK_UN)  # also of a copy that a forked child may have
+        self.file.close()
+        self.side.close()
+        return True
+
+    def unpark(self) -> bool:
+        """Take everything back; False: a taker-over was here. Raises: OSError."""
+        side = None
+        try:
+            self.file.reopen()
+            if try_lock(self.file.fd):
+                side = SideFile.open(self.side.path, self.side.owner)
+            if side is not None and not side.is_fenced:
+                self.side, side = side, None
+                return True
+        except FileNotFoundError:
+            pass  # sealed, trimmed or deleted since
+        except BaseException:
+            if self.file.is_open:
+                self.file.close()
+            raise
+        if side is not None:
+            side.close()
+        if self.file.is_open:
+            self.file.close()
+        return False
+
     def close(self, *, trim: bool) -> None:
         """Release lock, descriptors and mapping; ``trim`` gives unused space back. Raises: OSError."""
         self.room.close()
         self.zeros.close()
+        if self.is_parked:
+            return
         try:
             if trim:
                 os.ftruncate(self.file.fd, self.position.offset)

@@ -8,7 +8,8 @@ of the latency. It is the only blocking call made in the loop (``_append_inline`
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import resource
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from mmap import mmap
@@ -32,15 +33,19 @@ from woodpecker.segments.file_threads import Lane, post
 
 MAX_SEGMENT_BYTES = 1 << 40
 _MARGIN_BYTES = 1 << 16  # headers and padding of what is reserved
+MOST_OPEN_WRITERS = 1000
+_TRIES = 4  # writers looked at for parking when one more opens its files
 _ALONE_MS = 1000.0  # a writer that was silent for so long does not count as another one
 
 
 class Disk:
     """What the writers of one buffer directory share (used in the loop only)."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *, open_writers: int) -> None:
         self.runtime = runtime
         self.pace = Pace()
+        self._open_writers = open_writers
+        self._open: OrderedDict[FileWriter, None] = OrderedDict()  # the least used first
         self._last: object = None
         self._last_ms = -_ALONE_MS
         self._shared_ms = -_ALONE_MS
@@ -53,6 +58,31 @@ class Disk:
             self._last = writer
         self._last_ms = now_ms
         return now_ms - self._shared_ms >= _ALONE_MS
+
+    def used(self, writer: FileWriter) -> None:
+        """``writer`` has its files open and uses them; others are parked if too many have."""
+        self._open[writer] = None
+        self._open.move_to_end(writer)
+        for _ in range(_TRIES):
+            if len(self._open) <= self._open_writers:
+                return
+            oldest = next(iter(self._open))
+            if oldest is writer:
+                return  # all others are at work
+            if oldest.park():
+                del self._open[oldest]
+            else:
+                self._open.move_to_end(oldest)  # at work: try again later
+
+    def released(self, writer: FileWriter) -> None:
+        """``writer`` has no files open any more, or never will again."""
+        self._open.pop(writer, None)
+
+
+def open_writers_limit() -> int:
+    """How many writers may keep their files open: each takes three descriptors."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(8, min(MOST_OPEN_WRITERS, soft // 12))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +113,33 @@ class FileWriter:
         self.bytes_left = MAX_SEGMENT_BYTES
         self._failure: Callable[[], WoodpeckerError] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._has_begun = False
         self._is_released = False
+        disk.used(self)
 
     def begin(self, segment: Segment) -> None:
+        self._has_begun = True
         self._appender.begin(first_position(segment))
+
+    # --- parking: ten thousand idle logs must not need thirty thousand descriptors ---
+
+    def park(self) -> bool:
+        """Let go of lock and descriptors until the next append; False: not now."""
+        if self._jobs or not self._has_begun or self._is_released or not self._lane.is_idle:
+            return False
+        try:
+            return self._appender.park()
+        except OSError:
+            return False
+
+    def _unpark(self) -> None:
+        """Take lock and descriptors back, or end: a taker-over was here. Raises: OSError."""
+        if self._appender.is_parked and not self._appender.unpark():
+            path = self._appender.file.path
+            self._fail(
+                lambda: Fenced(f"{path}: another writer took the log over", outcome="not_written")
+            )
+            self._disk.released(self)
 
     def allocate(self, size_bytes: int) -> memoryview | None:
         if size_bytes <= SMALL_BYTES:
@@ -96,7 +149,9 @@ class FileWriter:
     def reserve(self, size_bytes: int) -> None:
         end = self._submitted_bytes + padded(size_bytes) + _MARGIN_BYTES
         try:
-            self._appender.room.ensure(end)
+            self._make_usable()
+            if self._failure is None:
+                self._appender.room.ensure(end)
         except OSError as error:
             raise NotWritten(
                 f"no room for {size_bytes} bytes in {self._appender.file.path}: {error.strerror}; "
@@ -105,6 +160,11 @@ class FileWriter:
 
     def submit(self, block: PackedBlock) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
+        try:
+            self._make_usable()
+        except OSError as error:
+            self._appender.error = f"{self._appender.file.path}: {error.strerror}"
+            self._fail(self._why(Step.FAILED))
         if self._failure is not None:
             future.set_exception(self._failure())
             return future
@@ -119,6 +179,13 @@ class FileWriter:
             self._lane.put(lambda: self._append(job))
             self._see_to_deadlines()
         return future
+
+    def _make_usable(self) -> None:
+        """Have the files open, and be the last one to be parked. Raises: OSError."""
+        if self._failure is None:
+            self._unpark()
+        if self._failure is None:
+            self._disk.used(self)
 
     def _may_append_inline(self, block: PackedBlock, now_ms: float) -> bool:
         return (
@@ -213,8 +280,20 @@ class FileWriter:
             raise self._failure()
         if self._is_released:
             raise Closed(f"{self._appender.file.path} was finished or abandoned before")
+        self._come_back()
         self._fail(lambda: Closed(f"{self._appender.file.path} is closed at seq {end.seq}"))
         await self._release(lambda: self._finish(end))
+
+    def _come_back(self) -> None:
+        """Raises: Fenced, Unavailable."""
+        try:
+            self._unpark()
+        except OSError as error:
+            raise Unavailable(
+                f"{self._appender.file.path}: {error.strerror}; close it as a taker-over would"
+            ) from error
+        if self._failure is not None:
+            raise self._failure()
 
     def _finish(self, end: End) -> None:
         """On the lane: nothing was written after E, and after this nothing can be."""
@@ -236,6 +315,7 @@ class FileWriter:
 
     async def _release(self, work: Callable[[], None]) -> None:
         self._is_released = True
+        self._disk.released(self)
         if self._watch is not None:
             self._watch.cancel()
         path = self._appender.file.path

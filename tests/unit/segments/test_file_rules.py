@@ -62,17 +62,17 @@ def test_a_failed_write_or_sync_ends_the_writer():
     assert steps({Step.SYNC: False}) == [Step.WRITE, Step.SYNC, Step.FAILED]
 
 
-def test_a_taker_over_fences_and_waits_before_it_scans_unless_no_writer_lives():
+def test_a_taker_over_fences_before_it_scans_if_it_can_even_with_the_lock():
     for is_locked, is_same_boot, is_side_sound in itertools.product((True, False), repeat=3):
         plan = takeover_plan(
             is_locked=is_locked, is_same_boot=is_same_boot, is_side_sound=is_side_sound
         )
-        if is_locked or not is_same_boot:
+        if not is_same_boot:
             assert plan == (Act.SCAN, Act.SYNC)
         elif is_side_sound:
             assert plan == (Act.FENCE, Act.BARRIER, Act.SCAN, Act.SYNC)
         else:
-            assert plan is None
+            assert plan == ((Act.SCAN, Act.SYNC) if is_locked else None)
 
 
 def test_the_block_that_links_on_is_the_next():

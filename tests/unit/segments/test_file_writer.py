@@ -363,7 +363,7 @@ async def test_two_active_logs_are_written_in_threads(store, inline):
 
 
 def test_a_log_is_alone_again_after_a_second():
-    disk, one, two = Disk(RUNTIME), object(), object()
+    disk, one, two = Disk(RUNTIME, open_writers=8), object(), object()
     assert disk.is_alone(one, 0)
     assert disk.is_alone(one, 10)
     assert not disk.is_alone(two, 20)
