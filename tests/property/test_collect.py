@@ -363,7 +363,7 @@ def test_walks_reach_what_they_are_about() -> None:
     """Random walks see pages in pages, dropped segments, registers, and sweeps that delete."""
     chance = random.Random(7)
     levels, anchors, deleted = set(), set(), 0
-    for _ in range(1_500):
+    for _ in range(600):
         world = World()
         world.walk(chance.randbytes(2 * WALK_STEPS))
         levels |= {page.level for page in world.manifest.pages}
@@ -427,7 +427,7 @@ def test_a_rule_left_out_is_caught(mutant: type[Collector]) -> None:
 
 def test_the_verdict_of_an_older_manifest_is_right_too() -> None:
     """The facts used never change back, so that even a sweeper that reads too early does no harm."""
-    assert first_failure(lambda: World(is_stale=True), walks=1_000) is None
+    assert first_failure(lambda: World(is_stale=True), walks=500) is None
 
 
 def first_failure(make: Callable[[], World], walks: int = WALKS) -> int | None:

@@ -70,8 +70,8 @@ async def test_one_flipped_bit_anywhere_is_found(
     for key in found:
         size = len(world.bucket.objects[key].data)
         # dense at both ends (headers, index, register, footer), sparse in the payloads
-        bits = [*range(0, 1040, 13), *range(8 * size - 8 * 700, 8 * size, 11)]
-        bits += [chance.randrange(8 * size) for _ in range(40)]
+        bits = [*range(0, 1040, 29), *range(8 * size - 8 * 700, 8 * size, 31)]
+        bits += [chance.randrange(8 * size) for _ in range(25)]
         for bit in bits:
             if not 0 <= bit < 8 * size:
                 continue
