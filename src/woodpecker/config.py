@@ -168,12 +168,12 @@ def _find_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
     named = environ.get(FILE_VARIABLE)
     if named:
         path = cwd / Path(named).expanduser()
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113  one that may not be looked at is none
             raise InvalidRequest(f"{FILE_VARIABLE}={named}: there is no such file")
         return path
     user = _xdg(environ, "XDG_CONFIG_HOME", ".config") / "woodpecker"
     places = (cwd / "woodpecker.toml", user / "woodpecker.toml")
-    return next((path for path in places if path.is_file()), None)
+    return next((path for path in places if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def _from_file(path: Path) -> dict[str, Chosen]:

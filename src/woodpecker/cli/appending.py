@@ -65,7 +65,7 @@ class Appender:
 
     async def put(self, entries: Entries) -> None:
         """Pass one batch on; waits for older ones. Raises: what makes one of them fail."""
-        if self._known is None and not entries:
+        if not entries:
             return
         sequence = None
         if self._known is not None:

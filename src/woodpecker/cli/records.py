@@ -63,7 +63,7 @@ def entry_from_json(line: bytes, number: int) -> Entry:
         return Entry(
             _payload(found),
             headers=_pairs(found),
-            timestamp_us=found.get("timestamp_us"),
+            timestamp_us=_time(found),
         )
     except (ValueError, TypeError, Base64Error, InvalidRequest) as error:
         raise InvalidRequest(
@@ -84,10 +84,17 @@ def _payload(found: dict[str, Any]) -> bytes:
     return a2b_base64(found["payload_base64"], strict_mode=True)
 
 
+def _time(found: dict[str, Any]) -> int | None:
+    value = found.get("timestamp_us")
+    if value is None or type(value) is int:
+        return value
+    raise ValueError("'timestamp_us' must be a whole number")
+
+
 def _pairs(found: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     if "headers" in found and "headers_base64" in found:
         raise ValueError("give 'headers' or 'headers_base64', not both")
-    pairs = [(name.encode(), value.encode()) for name, value in found.get("headers", ())]
+    pairs = [(str.encode(name), str.encode(value)) for name, value in found.get("headers", ())]
     coded = found.get("headers_base64", ())
     return pairs or [
         (a2b_base64(name, strict_mode=True), a2b_base64(value, strict_mode=True))
