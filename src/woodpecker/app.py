@@ -26,14 +26,14 @@ from woodpecker.storage.base import ObjectStore
 from woodpecker.storage.cloud import CloudObjectStore
 from woodpecker.storage.instrumented import InstrumentedStore
 from woodpecker.storage.local import LocalObjectStore
-from woodpecker.storage.memory import MemoryObjectStore
+from woodpecker.storage.memory import MemoryBucket, MemoryObjectStore
 from woodpecker.storage.url import OptionValue, StoreSettings, parse_store_url
 from woodpecker.store_marker import check_store
 
 SQLITE_FILE, OBJECTS_DIR, BUFFER_DIR = "metadata.sqlite", "objects", "buffer"
 _OWN_ENTRIES = {OBJECTS_DIR, BUFFER_DIR, SQLITE_FILE, SQLITE_FILE + "-wal", SQLITE_FILE + "-shm"}
 
-_shared_memory: dict[str, tuple[MemoryObjectStore, MemoryRecords]] = {}
+_shared_memory: dict[str, tuple[MemoryBucket, MemoryRecords]] = {}
 
 
 def connect(
@@ -131,12 +131,8 @@ class _Parts:
     async def _open(self) -> Environment:
         objects = self.objects("")
         self._metadata = metadata = self._open_metadata(objects)
-        if isinstance(metadata, ObjectMetadata) and not self._read_only:
-            fault = await objects.probe("compare_and_swap")
-            if fault is not None:
-                raise InvalidRequest(
-                    f"{objects.url} cannot hold metadata: {fault}. Pass metadata='etcd://...'"
-                )
+        if not self._read_only:
+            await self._probe(objects, metadata)
         await check_store(
             objects, metadata, new_id=self._runtime.token(), may_create=not self._read_only
         )
@@ -148,6 +144,18 @@ class _Parts:
             places=self,
             read_only=self._read_only,
         )
+
+    async def _probe(self, objects: ObjectStore, metadata: MetadataStore) -> None:
+        """Does the store honour the conditions everything rests on? Asked once, before anything else."""
+        if not isinstance(metadata, ObjectMetadata) and self._settings.scheme in {"file", "memory"}:
+            return  # links on a local disk, and our own memory
+        fault = await objects.probe("create_if_absent")
+        if fault is not None:
+            raise InvalidRequest(f"no Woodpecker store can be kept here: {fault}")
+        if isinstance(metadata, ObjectMetadata):
+            fault = await objects.probe("compare_and_swap")
+            if fault is not None:
+                raise InvalidRequest(f"metadata cannot be kept in the bucket itself: {fault}")
 
     async def close(self) -> None:
         for segments in self._segments.values():
@@ -178,12 +186,14 @@ class _Parts:
         settings = parse_store_url(storage)
         if settings.url == self._settings.url:
             return ""
+        if settings.public_url in self._objects:
+            return settings.public_url
         objects = self._open_objects(settings)
         fault = await objects.probe("create_if_absent")
         if fault is not None:
             await objects.close()
             raise InvalidRequest(f"{objects.url} cannot hold a log: {fault}")
-        if settings.public_url in self._objects:
+        if settings.public_url in self._objects:  # another task was faster
             await objects.close()
         else:
             self._objects[settings.public_url] = objects
@@ -228,14 +238,15 @@ class _Parts:
 
     def _adapter(self, settings: StoreSettings) -> ObjectStore:
         if settings.scheme == "memory":
-            return self._shared(settings.bucket)[0]
+            bucket = self._shared(settings.bucket)[0]
+            return MemoryObjectStore(bucket, self._runtime, name=settings.bucket)
         return _open_objects(settings, self._runtime, read_only=self._read_only)
 
-    def _shared(self, name: str) -> tuple[MemoryObjectStore, MemoryRecords]:
+    def _shared(self, name: str) -> tuple[MemoryBucket, MemoryRecords]:
         """``memory://`` is this client's own, ``memory://name`` everybody's in the process."""
         if name == "":
-            return MemoryObjectStore(), MemoryRecords()
-        return _shared_memory.setdefault(name, (MemoryObjectStore(), MemoryRecords()))
+            return MemoryBucket(), MemoryRecords()
+        return _shared_memory.setdefault(name, (MemoryBucket(), MemoryRecords()))
 
     def _open_metadata(self, objects: ObjectStore) -> MetadataStore:
         if self._metadata_url is not None:
