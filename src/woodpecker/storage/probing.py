@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from woodpecker.errors import AlreadyExists, Conflict, OutcomeUnknown
+from woodpecker.errors import AlreadyExists, Conflict, OutcomeUnknown, Unavailable
 from woodpecker.storage.base import Feature, ObjectStore
 
 
@@ -24,7 +24,9 @@ async def probe_feature(store: ObjectStore, feature: Feature, token: str) -> str
                 return await _probe_replace(store, key)
         assert_never(feature)
     except OutcomeUnknown as error:
-        return f"{store.url}: the probe got no definite answer: {error}"
+        raise Unavailable(
+            f"{store.url}: no definite answer to whether it honours conditions: {error}; try again"
+        ) from error
     finally:
         await store.delete([key])
 
