@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from woodpecker.client import deletion
-from woodpecker.client.background import BackgroundWorker
+from woodpecker.client import deletion, import_file
+from woodpecker.client.background import BackgroundWorker, WorkReport
 from woodpecker.client.environment import Environment
+from woodpecker.client.export import ExportReport
 from woodpecker.client.log import Log
 from woodpecker.core.commands import CreateLog
 from woodpecker.core.ids import check_name
@@ -117,10 +118,22 @@ class Client:
         check_name(name)
         await deletion.delete_log(self._env, name, force=force)
 
-    async def run_background(self, name: str | None = None) -> None:
-        """Do all background work that is due now, for one log or all; returns when done."""
+    async def run_background(self, name: str | None = None) -> WorkReport:
+        """Do all background work that is due now, for one log or all; returns when done.
+
+        Returns: what was done, and the errors of logs that could not be worked on, by name.
+        Raises: NotFound: no log of that name.
+        """
         worker = self._worker or BackgroundWorker(self._env)
-        await worker.run_once(name)
+        return await worker.run_once(name)
+
+    async def import_log(self, name: str, path: str) -> ExportReport:
+        """Make a new log from a file that ``log.export`` wrote: same seqs, same bytes, verified.
+
+        Raises: AlreadyExists; Corrupt(where=): the file is damaged; NotFound: no such file.
+        Cancellation: the log does not appear; what was written is removed within a day.
+        """
+        return await import_file.import_log(self._env, name, path)
 
     async def close(self) -> None:
         """Stop background work and release connections. Idempotent. Close writers before."""
