@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from woodpecker.client.client import Client
 from woodpecker.client.environment import Environment
+from woodpecker.codec.keys import STORE_MARKER
 from woodpecker.core.ids import Kind
 from woodpecker.errors import InvalidRequest, NotFound
 from woodpecker.filesystems import is_local
@@ -32,6 +33,11 @@ from woodpecker.store_marker import check_store
 
 SQLITE_FILE, OBJECTS_DIR, BUFFER_DIR = "metadata.sqlite", "objects", "buffer"
 _OWN_ENTRIES = {OBJECTS_DIR, BUFFER_DIR, SQLITE_FILE, SQLITE_FILE + "-wal", SQLITE_FILE + "-shm"}
+_MARKS = (
+    SQLITE_FILE,
+    f"{OBJECTS_DIR}/{STORE_MARKER}",
+)  # one of them is there once there is a store
+_OF_THE_SYSTEM = {"lost+found"}  # what a fresh file system holds
 
 _shared_memory: dict[str, tuple[MemoryBucket, MemoryRecords]] = {}
 
@@ -269,42 +275,12 @@ def _open_objects(settings: StoreSettings, runtime: Runtime, *, read_only: bool)
 
 
 def _open_metadata_url(url: str, runtime: Runtime) -> MetadataStore:
-    parts = urlsplit(url)
-    if parts.scheme != "etcd":
-        raise InvalidRequest(f"metadata={url!r}: use etcd://host:port,host:port/prefix")
-    try:
-        from woodpecker.metadata.etcd import EtcdMetadata
-        from woodpecker.metadata.etcd_rpc import EtcdLogin, EtcdTls
-    except ImportError as error:
-        raise InvalidRequest(
-            f"metadata={parts.scheme}:// needs an extra: pip install 'woodpecker-wal[etcd]' ({error})"
-        ) from error
-    query = dict(parse_qsl(parts.query))
-    unknown = set(query) - {"ca_file", "cert_file", "key_file", "timeout_ms"}
-    if unknown:
-        raise InvalidRequest(
-            f"metadata=etcd://: unknown option {min(unknown)!r}; valid are ca_file, cert_file, "
-            "key_file, timeout_ms"
-        )
-    login, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    tls = None
-    if {"ca_file", "cert_file", "key_file"} & set(query):
-        tls = EtcdTls(
-            ca_file=query.get("ca_file"),
-            certificate_file=query.get("cert_file"),
-            key_file=query.get("key_file"),
-        )
-    user = user or os.environ.get("WOODPECKER_ETCD_USER", "")
-    password = password or os.environ.get("WOODPECKER_ETCD_PASSWORD", "")
-    return EtcdMetadata(
-        [host for host in hosts.split(",") if host],
-        parts.path.strip("/") or "woodpecker",
-        runtime,
-        tls=tls,
-        login=EtcdLogin(user=user, password=password) if user else None,
-        **({"timeout_ms": int(query["timeout_ms"])} if "timeout_ms" in query else {}),
-    )
+    scheme = urlsplit(url).scheme
+    if scheme != "etcd":
+        raise InvalidRequest(f"metadata={scheme}://: use etcd://host:port,host:port/prefix")
+    from woodpecker.metadata.etcd_url import open_etcd
+
+    return open_etcd(url, runtime, os.environ)
 
 
 def _buffer_directory(buffer: str) -> Path:
@@ -334,10 +310,11 @@ def _check_directory(path: Path, *, read_only: bool) -> None:
         entries = {entry.name for entry in path.iterdir()}
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
-    if entries and not entries & _OWN_ENTRIES:
+    strangers = entries - _OWN_ENTRIES - _OF_THE_SYSTEM
+    if strangers and not any((path / mark).exists() for mark in _MARKS):
         raise InvalidRequest(
             f"{path} is not a Woodpecker store and is not empty (it holds "
-            f"{min(entries)!r}): use an empty or new directory"
+            f"{min(strangers)!r}): use an empty or new directory"
         )
     if not read_only and not os.access(path, os.W_OK | os.X_OK):
         raise InvalidRequest(

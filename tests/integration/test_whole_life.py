@@ -6,9 +6,9 @@ import asyncio
 from functools import partial
 
 import pytest
+from tests.integration.whole_life import live
 
 import woodpecker as wp
-from tests.integration.whole_life import live
 from woodpecker.errors import NotFound, Unavailable
 from woodpecker.testing.servers.azurite import AzuriteServer, install_azurite
 from woodpecker.testing.servers.certificates import make_certificates
@@ -32,13 +32,13 @@ def s3(server: SeaweedServer, prefix: str) -> str:
 
 @pytest.mark.parametrize("mode", ["file", "object"])
 async def test_directory(tmp_path, monkeypatch, mode):
-    monkeypatch.setattr("woodpecker.app.is_local", lambda path: True)
+    monkeypatch.setattr("woodpecker.app.is_local", lambda _: True)
     await live(partial(wp.connect, tmp_path / "store"), mode)
 
 
 async def test_directory_on_a_network_file_system(tmp_path, monkeypatch):
     """Every record and block by exclusive links; nothing of kind file, no SQLite."""
-    monkeypatch.setattr("woodpecker.app.is_local", lambda path: False)
+    monkeypatch.setattr("woodpecker.app.is_local", lambda _: False)
     store = tmp_path / "store"
     await live(partial(wp.connect, store), "object")
     assert [path.name for path in store.iterdir()] == ["objects"]
@@ -57,7 +57,7 @@ async def test_bucket(seaweed):
 
 async def test_bucket_with_a_buffer_directory(seaweed, tmp_path, monkeypatch):
     """Open segments in a local directory, history in the bucket."""
-    monkeypatch.setattr("woodpecker.app.is_local", lambda path: True)
+    monkeypatch.setattr("woodpecker.app.is_local", lambda _: True)
     url = s3(seaweed, "buffered")
     await live(partial(wp.connect, url, buffer=f"file://{tmp_path}/buffer"), "file")
     assert not list((tmp_path / "buffer").rglob("*.seg"))
@@ -71,8 +71,8 @@ async def test_azure(tmp_path):
     server = AzuriteServer(tmp_path / "azurite", program)
     await server.start()
     try:
-        options = {"account": server.ACCOUNT, "account_key": server.ACCOUNT_KEY}
-        await live(partial(wp.connect, server.url("root"), **options), "object")
+        url, keys = server.url("root"), (server.ACCOUNT, server.ACCOUNT_KEY)
+        await live(partial(wp.connect, url, account=keys[0], account_key=keys[1]), "object")
     finally:
         await server.stop()
 
@@ -100,7 +100,7 @@ async def test_metadata_in_etcd_blocks_in_a_bucket(etcd, seaweed):
 
 
 async def test_metadata_in_etcd_files_in_a_directory(etcd, tmp_path, monkeypatch):
-    monkeypatch.setattr("woodpecker.app.is_local", lambda path: True)
+    monkeypatch.setattr("woodpecker.app.is_local", lambda _: True)
     metadata = f"etcd://{','.join(etcd.endpoints)}/directory"
     await live(partial(wp.connect, tmp_path / "store", metadata=metadata), "file")
 
@@ -108,7 +108,7 @@ async def test_metadata_in_etcd_files_in_a_directory(etcd, tmp_path, monkeypatch
 async def test_etcd_with_tls_and_password(tmp_path, monkeypatch):
     if find_etcd() is None:
         pytest.skip(HOW_TO_GET)
-    monkeypatch.setattr("woodpecker.app.is_local", lambda path: True)
+    monkeypatch.setattr("woodpecker.app.is_local", lambda _: True)
     certificates = make_certificates(tmp_path / "certificates")
     with EtcdCluster(tmp_path / "etcd", certificates=certificates) as cluster:
         cluster.enable_login("wal", "geheim", prefix="team/")
@@ -129,7 +129,7 @@ async def test_a_killed_etcd_stops_only_what_needs_it(tmp_path, monkeypatch):
     """Appends go on in the open segment; after the restart rolls and take-overs do as well."""
     if find_etcd() is None:
         pytest.skip(HOW_TO_GET)
-    monkeypatch.setattr("woodpecker.app.is_local", lambda path: True)
+    monkeypatch.setattr("woodpecker.app.is_local", lambda _: True)
     with EtcdCluster(tmp_path / "etcd") as cluster:
         metadata = f"etcd://{cluster.endpoints[0]}/root?timeout_ms=700"
         async with (

@@ -14,7 +14,7 @@ from woodpecker.core.commands import CreateLog
 from woodpecker.core.ids import check_name
 from woodpecker.core.manifest import Options
 from woodpecker.core.options import make_options
-from woodpecker.errors import AlreadyExists, Closed, NotFound
+from woodpecker.errors import AlreadyExists, Closed, InvalidRequest, NotFound
 
 Opener = Callable[[], Awaitable[Environment]]
 
@@ -122,8 +122,10 @@ class Client:
         """Do all background work that is due now, for one log or all; returns when done.
 
         Returns: what was done, and the errors of logs that could not be worked on, by name.
-        Raises: NotFound: no log of that name.
+        Raises: NotFound: no log of that name. InvalidRequest: this client is ``read_only``.
         """
+        if self._env.read_only:
+            raise InvalidRequest("this client was opened read_only=True: nothing can be changed")
         worker = self._worker or BackgroundWorker(self._env)
         return await worker.run_once(name)
 
