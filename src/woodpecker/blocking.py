@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -31,9 +31,9 @@ from woodpecker.client import log as log_module
 from woodpecker.client import writer as writer_module
 from woodpecker.client.batch import Batch
 from woodpecker.client.entry import Entry, HeaderInput
-from woodpecker.errors import Closed, InvalidRequest
+from woodpecker.errors import Closed
 from woodpecker.observability.base import SILENT, Observer
-from woodpecker.runtime.forks import refuse_after_fork
+from woodpecker.runtime.portal import Portal
 from woodpecker.storage.url import OptionValue
 
 __all__ = ["Batches", "Client", "Cursor", "Entries", "Log", "LogWriter", "connect"]
@@ -44,79 +44,6 @@ A = TypeVar("A")
 A_co = TypeVar("A_co", covariant=True)
 
 
-class _Portal:
-    """A thread with an event loop, and the way into it."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=_run_loop, args=(self._loop,), name="woodpecker-loop", daemon=True
-        )
-        self._thread.start()
-        self._close = weakref.finalize(self, _stop_loop, self._loop, self._thread)
-        refuse_after_fork(self)
-
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` in the loop and wait. Raises: what it raises; Closed: the client is closed."""
-        if not self._close.alive or threading.get_ident() == self._thread.ident:
-            work.close()
-            raise self._refusal()
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except CancelledError:  # the loop was stopped, by a close in another thread
-            raise Closed("this client was closed while a call was waiting") from None
-        except BaseException:
-            future.cancel()  # no effect if it is the call's own failure
-            raise
-
-    def post(self, work: Callable[[], object]) -> None:
-        """Run ``work`` in the loop some time. Raises: Closed."""
-        if not self._close.alive:
-            raise self._refusal()
-        try:
-            self._loop.call_soon_threadsafe(work)
-        except RuntimeError:
-            raise self._refusal() from None
-
-    def close(self) -> None:
-        """Cancel what still runs, end the loop and join its thread. Idempotent."""
-        self._close()
-
-    def on_fork(self) -> None:
-        """The thread lives in the parent only."""
-        self._close.detach()
-
-    def _refusal(self) -> Exception:
-        if self._close.alive:
-            return InvalidRequest(
-                "a blocking call inside the client's own thread would wait for itself: "
-                "do it in another thread than the callback's"
-            )
-        return Closed("this client is closed, or belongs to the process that forked this one")
-
-
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-
-def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(loop.stop)
-    if threading.get_ident() != thread.ident:  # the collector may run there
-        thread.join()
-
-
 class _Facade(Protocol[A_co]):
     """What a mirrored method needs: the asynchronous object and the way to its loop."""
 
@@ -124,7 +51,7 @@ class _Facade(Protocol[A_co]):
     def _inner(self) -> A_co: ...
 
     @property
-    def _portal(self) -> _Portal: ...
+    def _portal(self) -> Portal: ...
 
 
 def _mirror(
@@ -182,11 +109,11 @@ class Client:
 
     def __init__(self, inner: client_module.Client) -> None:
         self._inner = inner
-        self._started: _Portal | None = None
+        self._started: Portal | None = None
         self._lock = threading.Lock()
 
     @property
-    def _portal(self) -> _Portal:
+    def _portal(self) -> Portal:
         if self._started is None:
             raise Closed("this client is not open: use 'with woodpecker.blocking.connect(...)'")
         return self._started
@@ -195,7 +122,7 @@ class Client:
         """Reach the store; called by ``with``. Idempotent."""
         with self._lock:
             if self._started is None:
-                self._started = _Portal()
+                self._started = Portal()
         try:
             self._started.call(self._inner.open())
         except BaseException:
@@ -222,6 +149,7 @@ class Client:
     log_exists = _mirror(client_module.Client.log_exists)
     list_logs = _mirror(client_module.Client.list_logs)
     delete_log = _mirror(client_module.Client.delete_log)
+    import_log = _mirror(client_module.Client.import_log)
     run_background = _mirror(client_module.Client.run_background)
 
     def close(self) -> None:
@@ -246,7 +174,7 @@ class Client:
 class Cursor:
     """A durable place in a log, see ``woodpecker.Cursor``."""
 
-    def __init__(self, inner: cursor_module.Cursor, portal: _Portal) -> None:
+    def __init__(self, inner: cursor_module.Cursor, portal: Portal) -> None:
         self._inner = inner
         self._portal = portal
 
@@ -283,7 +211,7 @@ End = int | str | datetime | None
 class Log:
     """A log of a store, see ``woodpecker.Log``."""
 
-    def __init__(self, inner: log_module.Log, portal: _Portal) -> None:
+    def __init__(self, inner: log_module.Log, portal: Portal) -> None:
         self._inner = inner
         self._portal = portal
 
@@ -351,7 +279,7 @@ class Batches(_Handle, Iterator[Batch]):
     For one thread at a time. After a ``KeyboardInterrupt`` read on with a new one, from where you were.
     """
 
-    def __init__(self, inner: AsyncIterator[Batch], portal: _Portal) -> None:
+    def __init__(self, inner: AsyncIterator[Batch], portal: Portal) -> None:
         self._inner = inner
         self._portal = portal
         self._is_closed = False
@@ -394,7 +322,7 @@ async def _aclose(batches: AsyncIterator[Batch]) -> None:
         await close()
 
 
-def _drop(batches: AsyncIterator[Batch], portal: _Portal) -> None:
+def _drop(batches: AsyncIterator[Batch], portal: Portal) -> None:
     """A reader nobody holds any more: close it without waiting, whatever thread this is."""
     with suppress(Closed):
         portal.post(lambda: asyncio.ensure_future(_aclose(batches)))  # noqa: TID251  nobody waits for it
@@ -422,7 +350,7 @@ class Entries(_Handle, Iterator[Entry]):
 class LogWriter(_Handle):
     """The one writer of a log, see ``woodpecker.LogWriter``. Safe from many threads."""
 
-    def __init__(self, inner: writer_module.LogWriter, portal: _Portal) -> None:
+    def __init__(self, inner: writer_module.LogWriter, portal: Portal) -> None:
         self._inner = inner
         self._portal = portal
         self._inbox: deque[Callable[[], None]] = deque()  # of submit; one wake-up serves many

@@ -58,11 +58,9 @@ def collect(
     session: Session = ctx.obj
 
     async def work(client: Client) -> WorkReport:
-        from woodpecker.client.background import BackgroundWorker
-
         if name is not None:
             await client.open_log(name)
-        return await BackgroundWorker(client.environment).run_once(name)
+        return await client.run_background(name)
 
     report = session.with_client(work)
     figures = {

@@ -40,9 +40,7 @@ def import_(ctx: typer.Context, name: Name, file: File) -> None:
     session: Session = ctx.obj
 
     async def work(client: Client) -> ExportReport:
-        from woodpecker.client.import_file import import_log
-
-        return await import_log(client.environment, name, file)
+        return await client.import_log(name, str(file))
 
     _print(session, session.with_client(work), f"{file} is log {name}")
 
