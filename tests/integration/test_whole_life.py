@@ -73,6 +73,11 @@ async def test_azure(tmp_path):
     try:
         url, keys = server.url("root"), (server.ACCOUNT, server.ACCOUNT_KEY)
         await live(partial(wp.connect, url, account=keys[0], account_key=keys[1]), "object")
+        missing = url.replace("az://bucket/", "az://no-such-container/")
+        for read_only in (False, True):
+            client = wp.connect(missing, account=keys[0], account_key=keys[1], read_only=read_only)
+            with pytest.raises(wp.NotFound, match="no-such-container"):
+                await client.open()
     finally:
         await server.stop()
 

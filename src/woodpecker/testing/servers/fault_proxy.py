@@ -53,7 +53,7 @@ class FaultRule:
 class FaultProxy:
     """Listens on loopback, forwards to ``target`` (an endpoint URL).
 
-    ``injected`` counts what was done, ``requests`` what came in. Start and stop on one event loop.
+    ``injected`` counts what was done, ``requests`` and ``methods`` what came in. Start and stop on one event loop.
     """
 
     def __init__(self, target: str, *, seed: int = 0) -> None:
@@ -61,6 +61,7 @@ class FaultProxy:
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.injected: Counter[Fault] = Counter()
         self.requests = 0
+        self.methods: Counter[str] = Counter()
         self.target = target.rstrip("/")
         self._rules: list[FaultRule] = []
         self._fired: Counter[int] = Counter()
@@ -120,6 +121,7 @@ class FaultProxy:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1
+        self.methods[request.method] += 1
         body = await request.read()
         rule = self._choose(request)
         if rule is None:
