@@ -79,7 +79,7 @@ class Pump:
         self.sessions = Sessions(taken.register, manifest.options.max_producers)
         self.visible = manifest.next_seq
         self.error: WoodpeckerError | None = None  # what has ended the writer
-        self.shut: WoodpeckerError | None = None  # why nothing more is taken
+        self._shut: WoodpeckerError | None = None
         self.doubts: list[Doubt] = []
         self.is_kicked = False
         self._mover = Mover(self)
@@ -88,6 +88,16 @@ class Pump:
         self._linger_timer: asyncio.TimerHandle | None = None
         self._segment: SegmentWriter | None = None  # the one that ``settle`` saw last
         self._drained: asyncio.Future[None] | None = None  # waiting for the blocks in flight
+
+    @property
+    def shut(self) -> WoodpeckerError | None:
+        """Why nothing more is taken, if it is so."""
+        return self._shut
+
+    @shut.setter
+    def shut(self, refusal: WoodpeckerError) -> None:
+        self.queue.close_quick_way()
+        self._shut = refusal
 
     def kick(self) -> None:
         """Look once, at the end of this turn of the loop, what can be cut."""
@@ -274,15 +284,13 @@ class Pump:
         """Wait until everything put in so far is durable. Raises: what has ended the writer."""
         if self.error is not None:
             raise copy(self.error)
+        waiting: asyncio.Future[Result] = self.loop.create_future()
         if self.queue.drafts:
-            last = self.queue.drafts[-1]
+            self.queue.attach(waiting)
         elif self._in_flight:
-            last = self._in_flight[-1].draft
+            self._in_flight[-1].draft.attach(waiting, 0)
         else:
             return
-        waiting: asyncio.Future[Result] = self.loop.create_future()
-        last.futures.append(waiting)
-        last.results.append(0)
         self.flush_soon()
         try:
             await waiting
@@ -317,7 +325,7 @@ class Pump:
             self._take_options()
             if self.queue.drafts:
                 try:
-                    self.chain.reserve(self.queue.bytes)  # admitted under the segment before
+                    self.chain.reserve(self.queue.taken_bytes)  # admitted under the segment before
                 except NotWritten as error:
                     self.refuse_waiting(error)
         self.room.let_in()
@@ -326,6 +334,7 @@ class Pump:
     def _take_options(self) -> None:
         """Options may have been altered; they count from this segment on."""
         options, queue = self.chain.options, self.queue
+        queue.close_quick_way()
         queue.cut_bytes = self.chain.cut_bytes
         queue.max_bytes = options.queue_max_bytes
         self.sessions.limit = options.max_producers
@@ -339,7 +348,7 @@ class Pump:
         Raises: NotWritten: there is none; nothing has happened.
         """
         slack = self.queue.cut_bytes + BLOCK_OVERHEAD_BYTES * (1 + len(self.queue.drafts))
-        self.chain.reserve(self.queue.bytes + size_bytes + slack)
+        self.chain.reserve(self.queue.taken_bytes + size_bytes + slack)
 
     @property
     def epoch(self) -> int:
@@ -376,4 +385,9 @@ class Pump:
             NotWritten(f"log {self.name!r}: never sent, for the writer was closed meanwhile")
         )
         clean = is_drained and self.error is None
-        await self.chain.close(self.sessions.settled(), clean=clean)
+        try:
+            await self.chain.close(self.sessions.settled(), clean=clean)
+        except (
+            WoodpeckerError
+        ) as error:  # all entries are durable: the next opener closes the segment
+            self.end(error)

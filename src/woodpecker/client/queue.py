@@ -2,6 +2,10 @@
 
 Bounded in bytes; one item is always admitted when the queue is empty. Everything is synchronous: a
 seq is given out, and its place in the log's order taken, in one go.
+
+Single entries without columns go the quick way: room is granted to the draft that is filling, and while
+it lasts an entry costs a comparison and two appends. ``settle`` adds up what came in before anything
+else looks at the queue.
 """
 
 from __future__ import annotations
@@ -22,6 +26,9 @@ MAX_HEADERS_BYTES = 64 << 20
 
 Result = int | range
 
+_WITHOUT_STAMPS = ("prefer", "arrival")  # policies under which an entry may take its block's time
+_CLOSED = -1
+
 
 class Pending(Draft):
     """A draft with those who wait for it."""
@@ -36,6 +43,11 @@ class Pending(Draft):
         self.results: list[Result] = []
         self.queued_bytes = 0
         self.is_urgent = False  # a flush waits: no linger
+
+    def attach(self, future: asyncio.Future[Result], result: Result) -> None:
+        """``future`` gets ``result`` once the draft is durable."""
+        self.futures.append(future)
+        self.results.append(result)
 
     def resolve(self) -> None:
         """Every entry is durable."""
@@ -65,25 +77,87 @@ class Queue:
         now_us: Callable[[], int],
         now_ms: Callable[[], float],
     ) -> None:
-        self.next_seq = next_seq
+        self.has_line = False  # appends wait for room: nobody overtakes them
+        self._next_seq = next_seq
         self.last_timestamp_us = last_timestamp_us  # newest supplied one, judged by the policy
         self.max_bytes = max_bytes
         self.cut_bytes = cut_bytes
         self.policy = policy
-        self.bytes = 0
-        self.refused_bytes = (
-            ENTRY_OVERHEAD_BYTES  # the largest item refused since ``ready`` was asked
-        )
+        self._bytes = 0
+        self.refused_bytes = ENTRY_OVERHEAD_BYTES  # largest item refused since ``ready`` was asked
         self.drafts: deque[Pending] = deque()
         self._now_us = now_us
         self._now_ms = now_ms
         self._filling: Pending | None = None
+        self._granted = self._left = _CLOSED  # room of the quick way, and what is left of it
+        self._add_payload: Callable[[bytes], None]
+        self._add_future: Callable[[asyncio.Future[Result]], None]
+
+    @property
+    def next_seq(self) -> int:
+        """The seq of the next entry put in."""
+        self.settle()
+        return self._next_seq
+
+    @property
+    def taken_bytes(self) -> int:
+        """Room taken by all that is in the queue or held for those let in."""
+        self.settle()
+        return self._bytes
+
+    # --- the quick way ---
+
+    def put_plain(self, payload: bytes, future: asyncio.Future[Result]) -> bool:
+        """Sequence one entry without headers or timestamp; False: use ``put``. The hot path."""
+        left = self._left - len(payload) - ENTRY_OVERHEAD_BYTES
+        if left < 0:
+            return False
+        self._left = left
+        self._add_payload(payload)
+        self._add_future(future)
+        return True
+
+    def settle(self) -> None:
+        """Count what came in by the quick way."""
+        used = self._granted - self._left
+        if not used:
+            return
+        self._granted = self._left
+        draft = self._filling
+        assert draft is not None
+        count = len(draft.futures) - len(draft.results)
+        draft.results.extend(range(self._next_seq, self._next_seq + count))
+        draft.payload_bytes += used - ENTRY_OVERHEAD_BYTES * count
+        draft.queued_bytes += used
+        self._next_seq += count
+        self._bytes += used
+
+    def close_quick_way(self) -> None:
+        """Entries are looked at one by one again."""
+        self.settle()
+        self._granted = self._left = _CLOSED
+
+    def _open_quick_way(self) -> None:
+        """Grant the draft that is filling what room there is now; more may come, none goes."""
+        draft = self._filling
+        if draft is None or draft.headers is not None or draft.timestamps is not None:
+            return
+        if self.has_line or self.policy not in _WITHOUT_STAMPS:
+            return
+        left = min(
+            self.max_bytes - self._bytes,
+            self.cut_bytes - draft.payload_bytes,
+            self.cut_bytes * 2 - draft.queued_bytes,  # very small entries: bound their number
+        )
+        self._granted = self._left = max(left, _CLOSED)
+        self._add_payload = draft.payloads.append
+        self._add_future = draft.futures.append
 
     # --- putting in ---
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether an item of this size, its overhead included, is admitted now."""
-        return self.bytes == 0 or self.bytes + size_bytes <= self.max_bytes
+        return self.taken_bytes == 0 or self.taken_bytes + size_bytes <= self.max_bytes
 
     def check_room(self, size_bytes: int) -> None:
         """Raises: Overloaded: an item of this size, its overhead included, is not admitted now."""
@@ -94,37 +168,20 @@ class Queue:
         """What to raise for an item that is not admitted now; ``ready`` waits for as much room."""
         self.refused_bytes = max(self.refused_bytes, size_bytes)
         return Overloaded(
-            f"the writer's queue holds {self.bytes} of {self.max_bytes} bytes; "
+            f"the writer's queue holds {self.taken_bytes} of {self.max_bytes} bytes; "
             "wait with writer.ready(), or use append, which waits by itself"
         )
 
-    def put_plain(self, payload: bytes, future: asyncio.Future[Result]) -> bool:
-        """Sequence one entry without headers or timestamp; False: use ``put``. The hot path."""
-        draft = self._filling
-        size = len(payload) + ENTRY_OVERHEAD_BYTES
-        if (
-            draft is None
-            or draft.headers is not None
-            or draft.timestamps is not None
-            or self.bytes + size > self.max_bytes
-            or draft.payload_bytes + size > self.cut_bytes
-            or draft.queued_bytes >= self.cut_bytes * 2  # very small entries: bound their number
-        ):
-            return False
-        draft.payloads.append(payload)
-        draft.payload_bytes += size - ENTRY_OVERHEAD_BYTES
-        draft.futures.append(future)
-        draft.results.append(self.next_seq)
-        draft.queued_bytes += size
-        self.next_seq += 1
-        self.bytes += size
-        return True
+    def hold(self, size_bytes: int) -> None:
+        """Keep room for somebody who is let in; negative: he has come."""
+        self._bytes += size_bytes
 
     def put(
         self,
         payloads: Sequence[bytes],
         future: asyncio.Future[Result],
         *,
+        payload_bytes: int,
         result: Result,
         headers: Sequence[HeaderList] | None = None,
         timestamps: Sequence[int | None] | None = None,
@@ -136,7 +193,7 @@ class Queue:
             Overloaded: the queue is full. InvalidRequest: a timestamp the policy refuses.
             Nothing has happened then.
         """
-        payload_bytes = sum(map(len, payloads))
+        self.close_quick_way()
         size = cost_of(payload_bytes, len(payloads), headers)
         self.check_room(size)
         stamps = self._stamps(len(payloads), timestamps)
@@ -146,23 +203,28 @@ class Queue:
             draft.batches.append(_moved(mark, len(draft.payloads)))
         draft.payloads.extend(payloads)
         draft.payload_bytes += payload_bytes
-        draft.futures.append(future)
-        draft.results.append(result)
+        draft.attach(future, result)
         draft.queued_bytes += size
-        self.next_seq += len(payloads)
-        self.bytes += size
+        self._next_seq += len(payloads)
+        self._bytes += size
+        self._open_quick_way()
+
+    def attach(self, future: asyncio.Future[Result]) -> None:
+        """``future`` gets an answer with the last draft there is."""
+        self.settle()
+        self.drafts[-1].attach(future, 0)
 
     def put_control(self, control: Control, future: asyncio.Future[Result]) -> None:
         """Add a control; it takes effect in front of the entries of its block, so it starts one."""
+        self.close_quick_way()
         draft = self._draft_for(self.cut_bytes, is_stamped=False)
         draft.controls.append(control)
-        draft.futures.append(future)
-        draft.results.append(self.next_seq)
+        draft.attach(future, self._next_seq)
         self._filling = None
 
     def _stamps(self, count: int, supplied: Sequence[int | None] | None) -> list[int] | None:
         """Timestamps to store, or None: all take the time of their block."""
-        if supplied is None and self.policy in ("prefer", "arrival"):
+        if supplied is None and self.policy in _WITHOUT_STAMPS:
             return None
         clock = self._now_us()
         previous = self.last_timestamp_us
@@ -188,7 +250,7 @@ class Queue:
                 or (is_stamped and draft.timestamps is None)
             )
         ):
-            draft = Pending(self.next_seq, self._now_ms(), self.last_timestamp_us)
+            draft = Pending(self._next_seq, self._now_ms(), self.last_timestamp_us)
             self.drafts.append(draft)
         self._filling = draft if payload_bytes < self.cut_bytes else None
         return draft
@@ -214,24 +276,27 @@ class Queue:
 
     def is_full(self) -> bool:
         """Whether the first draft takes no more entries."""
+        self.settle()
         return self.drafts[0] is not self._filling or self.drafts[0].payload_bytes >= self.cut_bytes
 
     def pop(self) -> Pending:
         """The first draft, to be cut into a block."""
         draft = self.drafts.popleft()
         if draft is self._filling:
+            self.close_quick_way()
             self._filling = None
         return draft
 
     def release(self, draft: Pending) -> None:
         """The draft's entries are durable or have failed: their room is free."""
-        self.bytes -= draft.queued_bytes
+        self._bytes -= draft.queued_bytes
 
     def refuse_all(self, error: BaseException) -> None:
         """Fail everything that was never handed to a store; its seqs are given out again."""
         if not self.drafts:
             return
-        self.next_seq = self.drafts[0].base_seq
+        self.close_quick_way()
+        self._next_seq = self.drafts[0].base_seq
         self.last_timestamp_us = self.drafts[0].before_us
         self._filling = None
         while self.drafts:

@@ -40,6 +40,8 @@ class RoomLine:
         """Wait for room; the caller puts its entry in before it awaits anything else."""
         ticket = _Ticket(cost_bytes)
         self._line.append(ticket)
+        self._queue.close_quick_way()
+        self._queue.has_line = True
         self.let_in()
         try:
             await ticket.turn
@@ -55,7 +57,8 @@ class RoomLine:
         if ticket.is_holding:
             ticket.is_holding = False
             self._entering -= 1
-            self._queue.bytes -= ticket.cost_bytes
+            self._queue.hold(-ticket.cost_bytes)
+        self._queue.has_line = self.is_crowded
 
     def let_in(self) -> None:
         """Let in as many as there is room for."""
@@ -63,7 +66,7 @@ class RoomLine:
             ticket = self._line.popleft()
             if not ticket.turn.done():
                 ticket.is_holding = True
-                self._queue.bytes += ticket.cost_bytes
+                self._queue.hold(ticket.cost_bytes)
                 self._entering += 1
                 ticket.turn.set_result(None)
 

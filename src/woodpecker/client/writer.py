@@ -8,8 +8,9 @@ Rules are in ``core``: ``batcher`` (when to cut), ``rolling``, ``producers``, ``
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -50,6 +51,9 @@ class LogWriter:
         self.name = name
         self._pump = Pump(env, name, taken)
         self._queue = self._pump.queue
+        self._put_plain = self._queue.put_plain
+        self._new_future: Callable[[], asyncio.Future[Any]]
+        self._new_future = partial(asyncio.Future, loop=self._pump.loop)  # without a Python frame
         self._sessions = self._pump.sessions
         self._producer = producer
         self._producer_epoch = 0
@@ -81,6 +85,11 @@ class LogWriter:
             NotWritten: no room (disk full). OutcomeUnknown, Fenced(outcome=): the writer has ended.
         Cancellation: the entry may still become durable; the writer stays usable.
         """
+        if headers is None and timestamp_us is None and expect_seq is None:
+            future = self._submit_plain(payload)
+            if future is not None:
+                quick: int = await future
+                return quick
         data = as_payload(payload)
         if headers is not None:
             headers = as_headers(headers)
@@ -105,11 +114,26 @@ class LogWriter:
             with what ``append`` would raise after the seq was given out.
         Cancellation of the future: the entry may still become durable.
         """
-        data = payload if type(payload) is bytes and len(payload) < 1 << 20 else as_payload(payload)
+        if headers is None and timestamp_us is None and expect_seq is None:
+            future = self._submit_plain(payload)
+            if future is not None:
+                return future
+        data = as_payload(payload)
         if self._pump.room.is_crowded and self._pump.shut is None:  # nobody overtakes who waits
             pairs = None if headers is None else [as_headers(headers)]
             raise self._queue.overloaded(cost_of(len(data), 1, pairs))
         return self._submit(data, headers, timestamp_us, expect_seq)
+
+    def _submit_plain(self, payload: Payload) -> asyncio.Future[Any] | None:
+        """Put one entry in the quick way, or None: it has to be looked at. The hot path."""
+        if type(payload) is not bytes:
+            return None
+        future = self._new_future()
+        if not self._put_plain(payload, future):
+            return None
+        if not self._pump.is_kicked:
+            self._pump.kick()
+        return future
 
     def _submit(
         self,
@@ -120,34 +144,19 @@ class LogWriter:
     ) -> asyncio.Future[Any]:
         if self._pump.shut is not None:
             raise copy(self._pump.shut)
-        future: asyncio.Future[Result] = self._pump.loop.create_future()
-        if (
-            headers is not None
-            or timestamp_us is not None
-            or expect_seq is not None
-            or not self._queue.put_plain(data, future)
-        ):
-            self._put_one(data, future, headers, timestamp_us, expect_seq)
-        self._pump.kick()
-        return future
-
-    def _put_one(
-        self,
-        data: bytes,
-        future: asyncio.Future[Result],
-        headers: HeaderInput | None,
-        timestamp_us: int | None,
-        expect_seq: int | None,
-    ) -> None:
+        future = self._new_future()
         self._check_expected(expect_seq)
         self._pump.reserve(len(data))
         self._queue.put(
             [data],
             future,
+            payload_bytes=len(data),
             result=self._queue.next_seq,
             headers=None if headers is None else [as_headers(headers)],
             timestamps=None if timestamp_us is None else [timestamp_us],
         )
+        self._pump.kick()
+        return future
 
     async def append_many(
         self,
@@ -171,12 +180,12 @@ class LogWriter:
             Their seqs.
         Raises, Cancellation: as ``append``; Conflict too for a gap, an older epoch, an unknown producer.
         """
-        payloads, headers, stamps = _columns(entries)
+        payloads, size, headers, stamps = _columns(entries)
         mark = self._mark(len(payloads), sequence, producer, producer_epoch, column)
-        cost = cost_of(sum(map(len, payloads)), len(payloads), headers)
+        cost = cost_of(size, len(payloads), headers)
         if not self._pump.room.is_open(cost):
             await self._wait_for_room(cost)
-        future = self._submit_many(payloads, headers, stamps, expect_seq, mark)
+        future = self._submit_many(payloads, size, headers, stamps, expect_seq, mark)
         result = await future
         assert isinstance(result, range)
         return result
@@ -184,6 +193,7 @@ class LogWriter:
     def _submit_many(
         self,
         payloads: Sequence[bytes],
+        size: int,
         headers: list[Headers] | None,
         stamps: list[int | None] | None,
         expect_seq: int | None,
@@ -205,10 +215,11 @@ class LogWriter:
         if not payloads:
             future.set_result(range(base, base))
             return future
-        self._pump.reserve(sum(map(len, payloads)))
+        self._pump.reserve(size)
         self._queue.put(
             payloads,
             future,
+            payload_bytes=size,
             result=range(base, base + len(payloads)),
             headers=headers,
             timestamps=stamps,
@@ -402,11 +413,14 @@ class LogWriter:
             await end[0]
         finally:
             await self.close()
+        if self._pump.error is not None:  # the end stands, but the manifest does not say so yet
+            raise copy(self._pump.error)
         return self._pump.visible
 
     async def close(self) -> None:
         """Drain, close the segment, let go. Idempotent; a writer that has ended just lets go.
 
+        A segment that cannot be closed now is left to the next opener: what it holds is durable.
         Raises: what makes the entries put in so far fail, if they do.
         Cancellation: nothing acknowledged is lost; the next opener recovers the segment.
         """
@@ -446,22 +460,27 @@ class LogWriter:
 
 def _columns(
     entries: Iterable[Payload | Entry],
-) -> tuple[list[bytes], list[Headers] | None, list[int | None] | None]:
-    """Payloads, headers and timestamps of a batch; for plain bytes no Python code runs per entry."""
+) -> tuple[list[bytes], int, list[Headers] | None, list[int | None] | None]:
+    """Payloads, their size, headers and timestamps; for plain bytes no Python code runs per entry."""
     if isinstance(entries, bytes | bytearray | memoryview | str | Entry):
         raise InvalidRequest("append_many takes a list of payloads, not one payload")
     if not isinstance(entries, list | tuple):
         entries = list(entries)
     kinds = set(map(type, entries))
-    if kinds <= {bytes} and max(map(len, entries), default=0) <= MAX_PAYLOAD_BYTES:
-        return list(entries), None, None
+    if kinds <= {bytes}:
+        size = sum(map(len, entries))
+        if size <= MAX_PAYLOAD_BYTES or max(map(len, entries)) <= MAX_PAYLOAD_BYTES:
+            return list(entries), size, None, None
     if Entry not in kinds:
-        return [as_payload(payload) for payload in entries], None, None
+        payloads = [as_payload(payload) for payload in entries]
+        return payloads, sum(map(len, payloads)), None, None
     items = [entry if isinstance(entry, Entry) else Entry(entry) for entry in entries]
     headers = [item.headers for item in items]
     stamps = [None if item.timestamp_us == NO_TIME else item.timestamp_us for item in items]
+    payloads = [as_payload(item.payload) for item in items]
     return (
-        [as_payload(item.payload) for item in items],
+        payloads,
+        sum(map(len, payloads)),
         headers if any(headers) else None,
         stamps if any(stamp is not None for stamp in stamps) else None,
     )

@@ -137,7 +137,7 @@ async def a_world(seed: int = 0, **options: object) -> AsyncIterator[World]:
 def idle(writer: LogWriter) -> None:
     """I8: nothing is counted as pending any more."""
     pump = writer._pump
-    assert pump.queue.bytes == 0
+    assert pump.queue.taken_bytes == 0
     assert not pump.queue.drafts
     assert not pump._in_flight
     assert pump.room._entering == 0
