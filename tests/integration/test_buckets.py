@@ -101,7 +101,7 @@ async def test_read_only_sends_nothing_but_reads(proxy):
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_wrong_credentials(seaweed, wrong, read_only):
     url = bucket(seaweed.endpoint, "x", **{wrong: "wrong"})
-    with pytest.raises(wp.InvalidRequest, match="(?i)credentials|denied|refused") as caught:
+    with pytest.raises(wp.InvalidRequest, match=r"(?i)credentials|denied|refused") as caught:
         await wp.connect(url, read_only=read_only).open()
     assert SeaweedServer.SECRET_KEY not in str(caught.value)
 
