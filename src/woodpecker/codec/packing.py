@@ -35,7 +35,10 @@ Allocate = Callable[[int], memoryview | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBlock:
-    """A block ready to be written: ``buffer`` is exactly its bytes and must not change any more."""
+    """A block ready to be written: ``buffer`` is exactly its bytes, read-only: it never changes again.
+
+    So a store may send it without a copy, even after the request was cancelled.
+    """
 
     header: BlockHeader
     buffer: memoryview
@@ -100,7 +103,7 @@ def pack(
         prev_digest=prev_digest,
     )
     last_us = timestamps[-1] if timestamps else first_us
-    return PackedBlock(header=header, buffer=buffer, last_timestamp_us=last_us)
+    return PackedBlock(header=header, buffer=buffer.toreadonly(), last_timestamp_us=last_us)
 
 
 def _columns(draft: Draft) -> tuple[list[bytes], int]:

@@ -36,6 +36,8 @@ class ObjectStore(Protocol):
     async def create(self, key: str, data: Buffer) -> str:
         """Write a new object in one request; return its etag. ``data`` must not change meanwhile.
 
+        A read-only view is a promise that it never changes: it may be sent without a copy, and later.
+
         Raises:
             AlreadyExists: the key is taken, perhaps by an earlier try of this very write.
             OutcomeUnknown: no definite answer (time-out, cut, 409, 5xx): the object may appear, even later.

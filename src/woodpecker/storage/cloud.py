@@ -330,10 +330,10 @@ def _ascending(last: str, page: Sequence[ObjectInfo]) -> bool:
 
 
 def frozen(data: Buffer) -> bytes | memoryview:
-    """``data`` itself if nobody can change it, else a copy."""
+    """``data`` itself if it does not change any more, which a read-only view promises; else a copy."""
     if isinstance(data, bytes):
         return data
-    if isinstance(data, memoryview) and data.readonly and isinstance(data.obj, bytes):
+    if isinstance(data, memoryview) and data.readonly:
         return data.cast("B")
     return bytes(data)
 
