@@ -146,10 +146,11 @@ def select_versions(db: sqlite3.Connection, keys: Sequence[str]) -> dict[str, st
 
 def check_application(db: sqlite3.Connection, path: Path) -> bool:
     """True if this is our database, False if it is empty. Raises: InvalidRequest: it is another's."""
+    # In this order: another process may set the database up between the two, in one transaction.
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application_id,) = db.execute("PRAGMA application_id").fetchone()
     if application_id == APPLICATION_ID:
         return True
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables or application_id:
         raise InvalidRequest(
             f"{path} is a SQLite database of another program or of another Woodpecker format "
