@@ -15,6 +15,7 @@ from woodpecker.errors import InvalidRequest, NotFound
 from woodpecker.filesystems import is_local
 from woodpecker.metadata.base import MetadataStore
 from woodpecker.metadata.catalog import Catalog
+from woodpecker.metadata.instrumented import InstrumentedMetadata
 from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
 from woodpecker.metadata.objects import ObjectMetadata
 from woodpecker.metadata.sqlite import SqliteMetadata
@@ -136,9 +137,11 @@ class _Parts:
 
     async def _open(self) -> Environment:
         objects = self.objects("")
-        self._metadata = metadata = self._open_metadata(objects)
+        metadata = self._metadata = self._open_metadata(objects)
         if not self._read_only:
             await self._probe(objects, metadata)
+        if self._observer is not SILENT:
+            metadata = InstrumentedMetadata(metadata, self._observer, self._runtime)
         await check_store(
             objects, metadata, new_id=self._runtime.token(), may_create=not self._read_only
         )

@@ -15,6 +15,7 @@ from woodpecker.core.manifest import Manifest, Segment
 from woodpecker.metadata.catalog import Catalog
 from woodpecker.metadata.history import History
 from woodpecker.observability.base import Observer
+from woodpecker.observability.levels import Levels
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.base import BlockSource, SegmentRef, SegmentStore
 from woodpecker.segments.sealed import SealedSource
@@ -77,6 +78,10 @@ class Environment:
     read_only: bool = False
     is_closed: bool = False
     hub: Hub = field(default_factory=Hub)
+    levels: Levels = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.levels = Levels(self.observer)
 
     def history(self, manifest: Manifest) -> History:
         """Pages and registers of a log; they lie in its first storage."""

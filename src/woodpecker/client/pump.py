@@ -32,7 +32,7 @@ from woodpecker.errors import (
     WoodpeckerError,
 )
 from woodpecker.observability.base import SILENT
-from woodpecker.observability.names import Counter, Event, Histogram
+from woodpecker.observability.names import Counter, Event, Gauge, Histogram
 from woodpecker.segments.base import SegmentWriter
 
 BLOCK_OVERHEAD_BYTES = 8192  # header and padding of one more block
@@ -88,6 +88,8 @@ class Pump:
         self._linger_timer: asyncio.TimerHandle | None = None
         self._segment: SegmentWriter | None = None  # the one that ``settle`` saw last
         self._drained: asyncio.Future[None] | None = None  # waiting for the blocks in flight
+        self._is_gone = False
+        self._show_levels()
 
     @property
     def shut(self) -> WoodpeckerError | None:
@@ -154,6 +156,7 @@ class Pump:
             facts=Block.parse(block.buffer).facts() if block.header.has_facts else None,
         )
         self._in_flight.append(sent)
+        self._show_levels()
         try:
             future = self.chain.submit(block)
         except BaseException as error:
@@ -214,6 +217,7 @@ class Pump:
             self.sessions.acknowledged(sent.draft.batches, sent.facts)
         if self.env.observer is not SILENT:
             self._observe(sent)
+            self._show_levels()
         self.room.let_in()
         if not self._in_flight:
             self._wake_drained()
@@ -229,6 +233,16 @@ class Pump:
         observer.observe(Histogram.BLOCK_SIZE, sent.block.header.size_bytes, kind=kind)
         latency_ms = self.env.runtime.monotonic_ms() - sent.sent_ms
         observer.observe(Histogram.APPEND_LATENCY, latency_ms, kind=kind)
+
+    def _show_levels(self) -> None:
+        """This writer's share of the gauges; all zero once it has let go."""
+        if self.env.observer is SILENT:
+            return
+        levels, is_open = self.env.levels, not self._is_gone
+        levels.put(self, Gauge.OPEN_WRITERS, int(is_open))
+        levels.put(self, Gauge.QUEUE_BYTES, self.queue.taken_bytes if is_open else 0)
+        in_flight = len(self._in_flight) if is_open else 0
+        levels.put(self, Gauge.IN_FLIGHT_BLOCKS, in_flight, kind=str(self.chain.kind))
 
     def _failed(self, sent: _InFlight, cause: WoodpeckerError) -> None:
         """Each block in flight has an answer of its own; the first one ends the writer."""
@@ -378,6 +392,8 @@ class Pump:
             raise failure
 
     async def _let_go(self, *, is_drained: bool) -> None:
+        self._is_gone = True
+        self._show_levels()
         if self._linger_timer is not None:
             self._linger_timer.cancel()
         await self._mover.stop(at_once=not is_drained)

@@ -29,7 +29,7 @@ from woodpecker.core.reading import (
 )
 from woodpecker.errors import Corrupt, NotFound, Unavailable, WoodpeckerError
 from woodpecker.observability.base import SILENT
-from woodpecker.observability.names import Counter
+from woodpecker.observability.names import Counter, Gauge
 from woodpecker.segments.base import BlockSource
 from woodpecker.segments.prefetch import closing
 
@@ -68,8 +68,9 @@ class Walk:
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """All batches of the range, in order."""
-        await self._begin()
+        self._env.levels.put(self, Gauge.OPEN_READERS, 1)
         try:
+            await self._begin()
             while not self._is_done:
                 manifest = await self._look()
                 if manifest is None:
@@ -83,6 +84,7 @@ class Walk:
                 except Unavailable as error:
                     await self._patience.bear(error)
         finally:
+            self._env.levels.put(self, Gauge.OPEN_READERS, 0)
             await self._wait.close()
             await self._close_source()
 

@@ -18,7 +18,7 @@ from woodpecker.core.manifest import End, Manifest, Options, Segment
 from woodpecker.core.register import Register
 from woodpecker.core.rolling import is_due, is_overgrown, should_prepare
 from woodpecker.errors import Fenced
-from woodpecker.observability.names import Counter
+from woodpecker.observability.names import Counter, Span
 from woodpecker.segments.base import SegmentWriter
 from woodpecker.segments.prefetch import closing
 
@@ -235,7 +235,8 @@ class SegmentChain:
         following = replace(ahead, base_seq=end.seq, prev_digest=end.digest)
         self._ahead = None
         try:
-            await self._close_cas(closed, end, register, following)
+            with self._env.observer.span(Span.ROLL, log=self._name, segment=closed.segment.id):
+                await self._close_cas(closed, end, register, following)
         except BaseException:
             await writer.abandon()
             raise

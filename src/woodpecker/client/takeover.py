@@ -11,8 +11,8 @@ from woodpecker.client.environment import Environment
 from woodpecker.core.commands import CloseSegment, Command, OpenWriter, Owner
 from woodpecker.core.manifest import Claim, Loss, Manifest
 from woodpecker.core.register import Register, fold
-from woodpecker.errors import LogEnded, NotFound
-from woodpecker.observability.names import Counter, Event, Histogram
+from woodpecker.errors import Corrupt, Fenced, LogEnded, NotFound
+from woodpecker.observability.names import Counter, Event, Histogram, Span
 from woodpecker.segments.base import Recovered, SegmentRef
 
 
@@ -37,8 +37,9 @@ async def take_over(
     Cancellation: the epoch may have been raised; the old writer may be fenced already.
     """
     started_ms = env.runtime.monotonic_ms()
-    manifest, owner = await raise_epoch(env, name, claim=claim, log_id=log_id)
-    manifest, register = await close_open_segment(env, name, manifest, owner)
+    with env.observer.span(Span.OPEN_WRITER, log=name):
+        manifest, owner = await raise_epoch(env, name, claim=claim, log_id=log_id)
+        manifest, register = await close_open_segment(env, name, manifest, owner)
     env.observer.count(Counter.TAKEOVERS)
     env.observer.observe(
         Histogram.TAKEOVER,
@@ -47,6 +48,7 @@ async def take_over(
     )
     if register.ended:
         raise LogEnded(f"log {name!r} was ended at seq {manifest.next_seq}: nothing can follow")
+    env.observer.event(Event.WRITER_OPENED, log=name, epoch=owner.epoch)
     return TakenOver(manifest=manifest, owner=owner, register=register)
 
 
@@ -87,7 +89,22 @@ async def close_open_segment(
     if segment is None:
         return manifest, register
     ref = SegmentRef(log_id=manifest.log_id, segment=segment)
-    found = await env.store_of(manifest, segment).recover(ref, token=owner.token)
+    span = env.observer.span(Span.RECOVER, log=name, segment=segment.id, kind=str(segment.kind))
+    try:
+        with span:
+            found = await env.store_of(manifest, segment).recover(ref, token=owner.token)
+    except (
+        NotFound
+    ) as error:  # cleaned away under our hands: by a later opener, or by no rule of ours
+        now = (await env.catalog.load(name)).manifest
+        if now is not None and now.owned_by(owner.log_id, owner.epoch, owner.token):
+            raise Corrupt(
+                f"log {name!r}: blocks of its OPEN segment {segment.id} vanished: {error}",
+                where=name,
+            ) from error
+        raise Fenced(
+            f"log {name!r}: another opener was faster; open it again", outcome="not_written"
+        ) from error
     register = fold(register, found.facts)
     closed = await close_at(env, name, manifest, owner, found, register)
     env.observer.event(

@@ -49,7 +49,6 @@ class Counter(Name):
         ("op", "result"),
         "metadata store requests by operation and result",
     )
-    RETRIES = "retries", "tries", ("op",), "requests sent again after an unclear or failed answer"
     FENCED = "fenced", "writers", (), "writers of this process that were fenced"
     TAKEOVERS = "takeovers", "openings", (), "writers opened"
     ROLLS = "rolls", "segments", ("kind",), "segments closed by a live writer, the next one opened"
@@ -67,7 +66,7 @@ class Counter(Name):
 class Gauge(Name):
     """Go up and down."""
 
-    QUEUE_BYTES = "queue_bytes", "bytes", (), "bytes waiting in the queues of writers, not yet sent"
+    QUEUE_BYTES = "queue_bytes", "bytes", (), "bytes held in writers, not yet durable"
     IN_FLIGHT_BLOCKS = "in_flight_blocks", "blocks", ("kind",), "blocks sent, not yet durable"
     OPEN_WRITERS = "open_writers", "writers", (), "writers open in this process"
     OPEN_READERS = "open_readers", "readers", (), "readers open in this process"
