@@ -71,7 +71,7 @@ class Log:
             writer = await self.open_writer()
         except LogEnded:
             return (await self._manifest()).next_seq
-        return await writer.end_log()
+        return await writer.end_log()  # closes it, whatever comes
 
     # --- reading ---
 
@@ -193,9 +193,7 @@ class Log:
         Raises: Corrupt, Unavailable: it cannot be recovered; Fenced; NotFound.
         """
         self._check_writable()
-        return await salvage.recover_log(
-            self._env, self.name, self.log_id, accept_loss=accept_loss
-        )
+        return await salvage.recover_log(self._env, self.name, self.log_id, accept_loss=accept_loss)
 
     async def export(self, path: str) -> export_module.ExportReport:
         """Write the whole log into one portable file, verified."""
