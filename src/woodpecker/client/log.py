@@ -9,6 +9,7 @@ from woodpecker.client import reader, retention, salvage, takeover, verify
 from woodpecker.client.cursor import Cursor, list_cursors, open_cursor
 from woodpecker.client.describe import Description, describe
 from woodpecker.client.environment import Environment
+from woodpecker.client.objects import LogObjects
 from woodpecker.client.writer import LogWriter
 from woodpecker.core.commands import AlterLog, Command
 from woodpecker.core.manifest import Claim, Manifest
@@ -112,6 +113,11 @@ class Log:
     async def cursors(self) -> list[Cursor]:
         """All cursors of the log, by name."""
         return await list_cursors(self._env, self.name, self.log_id)
+
+    @property
+    def objects(self) -> LogObjects:
+        """Objects of a layer above (checkpoints and the like) that live and are deleted with the log."""
+        return LogObjects(self._env, self.name, self.log_id)
 
     # --- care ---
 
