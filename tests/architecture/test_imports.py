@@ -24,7 +24,7 @@ THIRD_PARTY = {
     "woodpecker.segments": {"xxhash"},
     "woodpecker.observability.prometheus": {"prometheus_client"},
     "woodpecker.observability.otel": {"opentelemetry"},
-    "woodpecker.bench": {"obstore"},
+    "woodpecker.bench": {"obstore", "localbucket"},
     "woodpecker.cli": {"typer", "click", "rich", "msgspec", "uvloop"},
     "woodpecker.testing": {
         "pytest", "pytest_asyncio", "hypothesis", "aiohttp", "yarl", "multidict", "psutil",

@@ -36,6 +36,7 @@ class AppendPlan:
     in_flight: Sequence[int] = IN_FLIGHT
     in_flight_bytes: int = LATENCY_BYTES
     rates: Sequence[float] = ()
+    background: bool = False  # seal what is full while the next is written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ async def run(target: Target, wanted: AppendPlan, say: Say) -> list[Row]:
     """All rows. Raises: errors of the store."""
     limits = _limits(target)
     try:
-        async with target.connect() as client:
+        async with target.connect(background=wanted.background) as client:
             bench = _Bench(target, client, limits, wanted.plan, say)
             rows = [Row(name=limits.note, figures={})]
             for size in wanted.sizes:

@@ -28,7 +28,7 @@ async def write(url: str, log: str, volume_bytes: int, size: int, in_flight: int
     """Write durably, say so, and wait to be killed."""
     async with connect(url, background=False) as client:
         handle = await client.create_log(
-            log, segment_max_bytes=1 << 40, segment_max_blocks=10_000_000
+            log, segment_max_bytes=16 << 30, segment_max_blocks=1_000_000
         )
         async with await handle.open_writer() as writer:
             payloads = Payloads(size)

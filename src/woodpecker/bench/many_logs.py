@@ -16,7 +16,7 @@ AT_ONCE = 16
 IDLE_S = 5.0
 
 
-async def run(target: Target, count: int, say: Say) -> list[Row]:
+async def run(target: Target, count: int, say: Say, *, idle_s: float = IDLE_S) -> list[Row]:
     """Rows: creating, opening with one entry each, idling, a second entry each, closing."""
     async with target.connect() as client, AsyncExitStack() as stack:
         rows = [await _step("create", count, lambda n: _create(client, n), say)]
@@ -29,7 +29,7 @@ async def run(target: Target, count: int, say: Say) -> list[Row]:
             await writers[number].append(b"first")
 
         rows.append(await _step("open and append", count, open_one, say))
-        rows.append(await _idle(count, before_mb, say))
+        rows.append(await _idle(count, before_mb, idle_s, say))
         rows.append(await _step("append again", count, lambda n: _append(writers[n]), say))
         say("closing")
         return rows
@@ -65,15 +65,15 @@ async def _step(what: str, count: int, work: object, say: Say) -> Row:
     )
 
 
-async def _idle(count: int, before_mb: float, say: Say) -> Row:
+async def _idle(count: int, before_mb: float, idle_s: float, say: Say) -> Row:
     say("idle")
     tasks = len(asyncio.all_tasks())
     cpu = cpu_seconds()
-    await asyncio.sleep(IDLE_S)
+    await asyncio.sleep(idle_s)
     return Row(
         name=f"many logs: {count} idle writers",
         figures={
-            "cpu_percent": (cpu_seconds() - cpu) / IDLE_S * 100,
+            "cpu_percent": (cpu_seconds() - cpu) / idle_s * 100,
             "kib_per_log": (rss_mb() - before_mb) * 1e6 / 1024 / count,
             "tasks": tasks,
             "open_fds": open_descriptors(),

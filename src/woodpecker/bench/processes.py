@@ -16,13 +16,18 @@ _SOURCE = str(Path(__file__).resolve().parents[2])
 LINE_LIMIT_BYTES = 64 << 20
 
 
+def child_environment() -> dict[str, str]:
+    """This environment, in which a child finds the same Woodpecker."""
+    path = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 @asynccontextmanager
 async def child(*args: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """``bench.child`` with ``args``, once it is ready; killed at the end."""
-    path = os.pathsep.join(filter(None, [_SOURCE, os.environ.get("PYTHONPATH", "")]))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "woodpecker.bench.child", *args,
-        stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": path},
+        stdout=asyncio.subprocess.PIPE, env=child_environment(),
         limit=LINE_LIMIT_BYTES,
     )  # fmt: skip
     try:

@@ -81,8 +81,11 @@ async def repeated(
     async def lane(number: int) -> None:
         last = begin
         while last - begin < seconds:
-            done.bytes += await one(number)
+            size = await one(
+                number
+            )  # not in one statement with +=: that reads the sum before it waits
             end = now()
+            done.bytes += size
             done.entries += 1
             done.latencies.append(end - last)
             last = end

@@ -11,8 +11,10 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from woodpecker.bench.processes import child_environment
 from woodpecker.errors import InvalidRequest, Unavailable
 
 BUCKET = "bench"
@@ -63,15 +65,15 @@ async def _seaweed(directory: Path) -> AsyncIterator[Place]:
 @asynccontextmanager
 async def _localbucket(directory: Path) -> AsyncIterator[Place]:
     """The quickest S3 server that pip installs. It cannot compare and swap: metadata lies elsewhere."""
-    program = Path(sys.executable).with_name("localbucket")
-    if not program.exists():
+    if find_spec("localbucket") is None:
         raise InvalidRequest("localbucket is not installed: pip install localbucket==1.2.1")
     (directory / BUCKET).mkdir()
     port = _free_port()
     with (directory / "server.log").open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            str(program), str(directory), "--port", str(port), stdout=output, stderr=output
-        )
+            sys.executable, "-m", "woodpecker.bench.fast_server", str(directory), "--port", str(port),
+            stdout=output, stderr=output, env=child_environment(),
+        )  # fmt: skip
     os.environ.update({"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"})
     try:
         await _answering(port)

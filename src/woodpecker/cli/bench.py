@@ -68,6 +68,9 @@ def append(
         int | None, typer.Option(min=1, help="slices of ours and of the limit")
     ] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="of one slice")] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="seal full segments meanwhile")
+    ] = False,
     uvloop: Uvloop = False,
     as_json: Json = False,
     compare: Old = None,
@@ -88,6 +91,7 @@ def append(
         modes=mode or tuple(bench.MODES),
         in_flight=in_flight or (() if only else bench.IN_FLIGHT),
         rates=rate or (() if only else (5_000.0,)),
+        background=background,
     )
     run = _Run(ctx=ctx, store=store, server=server, as_json=as_json, old=compare, uvloop=uvloop)
     _measure(run, lambda target, say: bench.run(target, wanted, say))
