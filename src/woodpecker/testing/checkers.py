@@ -301,7 +301,7 @@ def _check_borders(log: _Log, opened: list[Operation]) -> Iterator[Violation]:
     for one in log.written:
         op, epoch = one.operation, one.operation.call.epoch
         first, after, late = begin.get(epoch), beginnings.get(epoch), next_open.get(epoch)
-        last = one.first + len(one.seqs) - 1
+        last = max(seq for seq in one.seqs if seq is not None)
         if first is None or one.first < first.value:
             yield _broken(
                 "I4", f"{op} at {one.first} lies below the beginning of its epoch: {first}"

@@ -237,6 +237,14 @@ def test_a_trimmed_entry_nobody_saw_is_no_fault_when_readers_are_not_whole() -> 
     assert check(history, Final(first=2, items=items("cdef")), is_whole=False) == []
 
 
+def test_a_batch_cut_by_a_trim_ends_where_it_ends() -> None:
+    case = GOOD.drop("seen1", "seen2", "d", "resolve", "resolve!").change("opened2", value=3)
+    case = case.change("e!", value=3).change("f!", value=4).change("f", expect=4)
+    case = case.change("seen3", items=items("ce")).change("tail!", value=5)
+    history = collect(case.events.values())
+    assert check(history, Final(first=2, items=items("cef")), is_whole=False) == []
+
+
 def test_an_append_called_after_a_deletion_is_not_acknowledged() -> None:
     history = collect(GOOD.events.values())
     assert check_after(history, 17, "the deletion") == []

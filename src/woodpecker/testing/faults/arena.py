@@ -80,6 +80,11 @@ class Arena:
     names: list[str] = field(default_factory=list)  # of the processes that used this log
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def plant(self, mutant: str) -> None:
+        """Have writers run with a planted bug (``mutants.py``); "": as they are."""
+        if mutant:
+            self.settings["mutant"] = mutant
+
     def client(self, *, background: bool = False) -> wp.Client:
         """A client of this process."""
         return wp.connect(self.place.url, metadata=self.place.metadata, background=background)
@@ -137,7 +142,7 @@ class Arena:
         await self.must_end(last, "is the last writer")
         async with self.client() as client:
             log = await client.open_log(self.log)
-            await self._await_followers(log, [f.job.settings["cursor"] for f in followers])
+            await self._await_followers(log, followers)
             for follower in followers:
                 await self.workers.kill(follower)
             await self._clean(client)
@@ -145,15 +150,18 @@ class Arena:
             await self._judge(log, final, is_whole=bool(followers))
             await leftovers(client, self.log, self.report.fail)
 
-    async def _await_followers(self, log: Log, names: list[str]) -> None:
+    async def _await_followers(self, log: Log, followers: list[Worker]) -> None:
         tail = await log.tail()
+        names = [follower.job.settings["cursor"] for follower in followers]
         positions: dict[str, int] = {}
         for _ in range(CATCH_UP_S * 10):
             positions = {cursor.name: cursor.position for cursor in await log.cursors()}
             if all(positions[name] >= tail for name in names):
                 return
+            if any([await self.workers.has_failed(follower) for follower in followers]):
+                break
             await asyncio.sleep(0.1)
-        self.report.fail("I7", f"followers stand at {positions}, the tail has been {tail} for long")
+        self.report.fail("I7", f"followers stand at {positions}, the tail is {tail}")
 
     async def _clean(self, client: wp.Client) -> None:
         """Do all background work; it must come to an end."""

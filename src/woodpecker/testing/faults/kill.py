@@ -34,10 +34,13 @@ WAYS = (
 )
 
 
-async def kill_loop(directory: Path, *, kind: str, kills: int, seed: int, command: str) -> Report:
+async def kill_loop(
+    directory: Path, *, kind: str, kills: int, seed: int, command: str, mutant: str = ""
+) -> Report:
     """Kill ``kills`` writers; see docs/testing.md. The directory must be empty."""
     place = Place(kind, directory, seed=seed)
     async with arena(f"kill loop, {kind}", place, directory, seed=seed, command=command) as run:
+        run.plant(mutant)
         await run.create()
         loop = _Loop(run)
         await loop.begin()

@@ -20,15 +20,20 @@ LOCK_TRIES = 20
 LOCK_S = 0.5
 
 
-async def paused(directory: Path, *, kind: str, times: int, seed: int, command: str) -> Report:
+async def paused(
+    directory: Path, *, kind: str, times: int, seed: int, command: str, mutant: str = ""
+) -> Report:
     """``times`` sleepers, each in a log of its own; what happens meanwhile takes turns."""
     place = Place(kind, directory, seed=seed)
     async with arena(f"paused writer, {kind}", place, directory, seed=seed, command=command) as run:
+        run.plant(mutant)
         for number in range(times):
             run.turn_to(f"log-{number}")
             meanwhile = MEANWHILE[number % len(MEANWHILE)]
             run.report.counts[f"meanwhile: {meanwhile}"] += 1
             await _sleep_through(run, meanwhile)
+            if not run.report.is_good:
+                break
     return run.report
 
 

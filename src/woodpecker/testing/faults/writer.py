@@ -210,4 +210,4 @@ class WriterRole:
 def held(writer: LogWriter) -> int:
     """What the writer still counts as waiting or in flight; nothing, once it has ended."""
     pump = writer._pump  # noqa: SLF001
-    return pump.queue.bytes + len(pump.queue.drafts) + len(pump._in_flight)  # noqa: SLF001
+    return pump.queue.taken_bytes + len(pump.queue.drafts) + len(pump._in_flight)  # noqa: SLF001

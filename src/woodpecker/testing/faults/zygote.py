@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from woodpecker import app
 from woodpecker.testing.faults.job import Job
+from woodpecker.testing.faults.mutants import MUTANTS
 from woodpecker.testing.faults.readers import FollowerRole, TrimmerRole
 from woodpecker.testing.faults.recorder import Recorder
 from woodpecker.testing.faults.writer import WriterRole
@@ -89,6 +90,8 @@ def _work(job: Job) -> int:
     os.dup2(nothing, 1)  # the answers of the parent
     signal.alarm(job.max_s)
     os.environ.update(job.env)
+    if "mutant" in job.settings:
+        MUTANTS[job.settings["mutant"]]()
     recorder = job.recorder()
     try:
         asyncio.run(_run(job, recorder))
