@@ -42,10 +42,11 @@ async def check_store(
         _refuse_strangers(objects, metadata, in_objects, in_metadata)
         if not may_create:
             raise NotFound(f"there is no Woodpecker store at {objects.url}")
+        await _refuse_occupied(objects)
         if in_metadata is None:
-            await _refuse_occupied(objects)
             await _put_metadata(metadata, new_id)
         else:
+            await _refuse_other_root(objects, metadata)
             await _put_objects(objects, in_metadata)
     raise Unavailable(f"{objects.url}: the store could not be set up; try again")
 
@@ -95,6 +96,15 @@ async def _refuse_occupied(objects: ObjectStore) -> None:
                 f"{objects.url} is not a Woodpecker store and is not empty (it holds "
                 f"{strangers[0]!r}): use an empty directory or prefix"
             )
+
+
+async def _refuse_other_root(objects: ObjectStore, metadata: MetadataStore) -> None:
+    """Metadata that knows logs has its objects somewhere: taken for empty here, they would be lost."""
+    if await metadata.list(keys.LOGS, limit=1):
+        raise InvalidRequest(
+            f"the metadata at {metadata.url} is of a store whose objects are not at {objects.url}: "
+            "use the URL that the store was made with"
+        )
 
 
 async def _put_metadata(metadata: MetadataStore, store_id: str) -> None:

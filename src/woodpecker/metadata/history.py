@@ -12,7 +12,7 @@ from woodpecker.codec import keys, records
 from woodpecker.core.backoff import delay_ms
 from woodpecker.core.manifest import Manifest, PageRef, Segment
 from woodpecker.core.register import Register
-from woodpecker.errors import AlreadyExists, Corrupt, OutcomeUnknown
+from woodpecker.errors import AlreadyExists, Corrupt, OutcomeUnknown, Unavailable
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.storage.base import ObjectStore
 
@@ -142,7 +142,7 @@ class History:
                 await self._objects.create(key, data)
             except AlreadyExists:
                 return  # named by its content: somebody (perhaps our last try) wrote the same
-            except OutcomeUnknown:
+            except (OutcomeUnknown, Unavailable):
                 if attempt == CREATE_TRIES:
                     raise
                 await self._runtime.sleep_ms(delay_ms(attempt, self._runtime.random()))

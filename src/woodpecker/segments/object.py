@@ -6,8 +6,8 @@ somebody else's segment); this driver only carries out their effects against an 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from woodpecker.codec import endmark, keys
 from woodpecker.codec.block import HEADER_BYTES, Block, BlockHeader, parse_header
@@ -35,6 +35,7 @@ from woodpecker.segments.base import (
 from woodpecker.segments.object_reader import ObjectSource
 from woodpecker.segments.object_tail import Tails
 from woodpecker.segments.object_writer import ObjectSegmentWriter
+from woodpecker.segments.prefetch import Load, closing, in_order
 from woodpecker.storage.base import ObjectStore
 
 READS_AT_ONCE = 32
@@ -61,13 +62,12 @@ class ObjectSegments:
         Raises: InvalidRequest: the store ignores create-if-absent, so that it cannot fence.
         """
         await self._probe()
-        tail = self._tails.open(log_id, segment)
         writer = ObjectSegmentWriter(
             self._objects,
             self._runtime,
             log_id=log_id,
             segment=segment,
-            tail=tail,
+            tails=self._tails,
             read_manifest=read_manifest,
             timeout_ms=timeout_ms,
         )
@@ -96,7 +96,9 @@ class ObjectSegments:
         """Blocks from the beginning up to the first that fails its checks; a mark stops the writer."""
         try:
             count = await _Walker(self._objects, self._runtime, ref, token).run()
-        except Corrupt:  # a strange object stands where the mark should be: it stops a writer as well
+        except (
+            Corrupt
+        ):  # a strange object stands where the mark should be: it stops a writer as well
             count = 1 << 40
         source, blocks = self.source(ref), 0
         try:
@@ -125,27 +127,29 @@ class ObjectSegments:
 
     async def _facts(self, ref: SegmentRef, count: int) -> list[BlockFacts]:
         """Register facts of blocks [0, count), in order; only headers of blocks without any are read."""
-        limit = asyncio.Semaphore(READS_AT_ONCE)
 
         async def one(number: int) -> BlockFacts | None:
-            async with limit:
-                if not (await self._read_header(ref, number)).has_facts:
-                    return None
-                return (await self._read_block(ref, number)).facts()
+            if not (await self._read_header(ref, number)).has_facts:
+                return None
+            return (await self._read_block(ref, number)).facts()
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(number)) for number in range(count)]
-        return [facts for task in tasks if (facts := task.result()) is not None]
+        loads = (Load(size_bytes=0, start=partial(one, number)) for number in range(count))
+        reads = in_order(self._runtime, loads, max_loads=READS_AT_ONCE, max_bytes=0)
+        async with closing(reads):
+            return [facts async for facts in reads if facts is not None]
 
     async def _read_header(self, ref: SegmentRef, number: int) -> BlockHeader:
         key = keys.block(ref.log_id, ref.segment.id, number)
         data, _ = await self._objects.get(key, start=0, length=HEADER_BYTES)
-        return parse_header(data, where=f"{self._objects.url}/{key}")
+        where = f"{self._objects.url}/{key}"
+        return _checked(parse_header(data, where=where), ref, number, where)
 
     async def _read_block(self, ref: SegmentRef, number: int) -> Block:
         key = keys.block(ref.log_id, ref.segment.id, number)
         data, _ = await self._objects.get(key)
-        return Block.parse(data, where=f"{self._objects.url}/{key}")
+        block = Block.parse(data, where=f"{self._objects.url}/{key}")
+        _checked(block.header, ref, number, block.where)
+        return block
 
     async def _total_bytes(self, ref: SegmentRef, count: int) -> int:
         total = 0
@@ -158,7 +162,7 @@ class ObjectSegments:
     def source(self, ref: SegmentRef) -> ObjectSource:
         """Reader of the blocks, OPEN or CLOSED."""
         return ObjectSource(
-            self._objects, self._runtime, ref, self._tails.find(ref.log_id, ref.segment.id)
+            self._objects, self._runtime, ref, lambda: self._tails.find(ref.log_id, ref.segment.id)
         )
 
     async def seal_in_place(
@@ -224,7 +228,7 @@ class _Walker:
             await self._objects.create(self._key(number), self._mark)
         except AlreadyExists:
             return await self._look(number)
-        except OutcomeUnknown:
+        except (OutcomeUnknown, Unavailable):
             self._attempts += 1
             if self._attempts > MARK_TRIES:
                 raise Unavailable(
@@ -246,14 +250,16 @@ class _Walker:
         if endmark.is_mark_size(info.size):
             endmark.parse(data, where=where)
             return fence_walk.Looked(seen=Seen.MARK)
-        header = parse_header(data, where=where)
-        if (header.log_id, header.segment_id, header.number) != (
-            self._ref.log_id,
-            self._ref.segment.id,
-            number,
-        ):
-            raise Corrupt(f"{where}: a block of another place lies here", where=where)
+        _checked(parse_header(data, where=where), self._ref, number, where)
         return fence_walk.Looked(seen=Seen.BLOCK)
 
     def _key(self, number: int) -> str:
         return keys.block(self._ref.log_id, self._ref.segment.id, number)
+
+
+def _checked(header: BlockHeader, ref: SegmentRef, number: int, where: str) -> BlockHeader:
+    """Raises: Corrupt: this block belongs elsewhere."""
+    found = (header.log_id, header.segment_id, header.epoch, header.number)
+    if found != (ref.log_id, ref.segment.id, ref.segment.epoch, number):
+        raise Corrupt(f"{where}: a block of another place lies here", where=where)
+    return header

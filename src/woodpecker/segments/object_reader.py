@@ -7,7 +7,7 @@ manifest. In the writer's own process the newest blocks come from memory (``obje
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from woodpecker.codec import endmark, keys
@@ -20,8 +20,6 @@ from woodpecker.segments.prefetch import Load, closing, in_order
 from woodpecker.storage.base import ObjectStore
 
 PREFETCH_BLOCKS = 8
-BLOCK_BYTES = 4 << 20  # taken for each block not fetched yet; the real size is not known before
-PREFETCH_BYTES = PREFETCH_BLOCKS * BLOCK_BYTES
 PREFETCH_BYTES = 32 << 20
 USUAL_BLOCK_BYTES = 4 << 20  # the cut size; a listing would tell the true one
 FIRST_LOOK_MS, LAST_LOOK_MS = 20.0, 1_000.0
@@ -31,16 +29,29 @@ class ObjectSource:
     """BlockSource over numbered block objects."""
 
     def __init__(
-        self, objects: ObjectStore, runtime: Runtime, ref: SegmentRef, tail: ObjectTail | None
+        self,
+        objects: ObjectStore,
+        runtime: Runtime,
+        ref: SegmentRef,
+        find_tail: Callable[[], ObjectTail | None],
     ) -> None:
         self._objects = objects
         self._runtime = runtime
         self._ref = ref
-        self._tail = tail
+        self._find_tail = find_tail
+        self._last_tail: ObjectTail | None = None
         self._end = ref.segment.end
         self._next = 0  # where the last reading stopped: block number
         self._next_seq = ref.segment.base_seq
         self._seen = 0  # blocks that ``visible_end`` has counted already
+
+    @property
+    def _tail(self) -> ObjectTail | None:
+        """The tail, while a writer of this process writes the segment."""
+        if self._last_tail is None:  # perhaps our writer has opened the segment only just now
+            self._last_tail = self._find_tail()
+        tail = self._last_tail
+        return tail if tail is not None and not tail.is_closed else None
 
     async def blocks(self, seq: int) -> AsyncIterator[Block]:
         """See the port."""
@@ -66,8 +77,9 @@ class ObjectSource:
         """See the port."""
         if self._end is not None:
             return self._end.seq
-        if self._tail is not None and self._tail.count:
-            return self._tail.end_seq
+        tail = self._tail
+        if tail is not None:
+            return tail.end_seq
         count = self._seen = await self._count(max(self._next, self._seen))
         if count == 0:
             return self._ref.segment.base_seq
@@ -76,19 +88,21 @@ class ObjectSource:
 
     async def wait_visible(self, seq: int, timeout_ms: int) -> None:
         """See the port. Without a writer in this process: looks at the next key, ever more rarely."""
-        if self._tail is not None:
-            await self._wait_tail(self._tail, seq, timeout_ms)
-            return
         until = self._runtime.monotonic_ms() + timeout_ms
         pause = FIRST_LOOK_MS
         while self._runtime.monotonic_ms() < until:
-            if await self._objects.head(self._key(max(self._next, self._seen))) is not None:
+            tail = self._tail
+            if tail is not None:
+                await self._wait_tail(tail, seq, until - self._runtime.monotonic_ms())
                 return
+            info = await self._objects.head(self._key(max(self._next, self._seen)))
+            if info is not None and not endmark.is_mark_size(info.size):
+                return  # behind a mark nothing comes: then it is for the manifest to move
             await self._runtime.sleep_ms(min(pause, until - self._runtime.monotonic_ms()))
             pause = min(pause * 1.5, LAST_LOOK_MS)
 
-    async def _wait_tail(self, tail: ObjectTail, seq: int, timeout_ms: int) -> None:
-        if (tail.count and tail.end_seq > seq) or tail.is_closed:
+    async def _wait_tail(self, tail: ObjectTail, seq: int, timeout_ms: float) -> None:
+        if tail.count and tail.end_seq > seq:
             return
         try:
             async with asyncio.timeout(timeout_ms / 1000):
@@ -141,8 +155,9 @@ class ObjectSource:
         """Blocks of the contiguous prefix, of which [0, known) are known to exist."""
         if self._end is not None:
             return self._end.block + 1
-        if self._tail is not None and not self._tail.is_closed:
-            return self._tail.count
+        tail = self._tail
+        if tail is not None:
+            return tail.count
         prefix = keys.segment_prefix(self._ref.log_id, self._ref.segment.id)
         start_after = self._key(known - 1) if known else ""
         count = known
@@ -165,7 +180,8 @@ class ObjectSource:
 
     async def _fetch(self, number: int) -> Block | None:
         """The verified block, or None for a mark or a hole."""
-        recent = self._tail.recent(number) if self._tail is not None else None
+        tail = self._tail
+        recent = None if tail is None else tail.recent(number)
         where = f"{self._objects.url}/{self._key(number)}"
         if recent is not None:
             return Block.parse(recent, where=where)
