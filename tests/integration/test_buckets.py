@@ -65,6 +65,11 @@ async def test_the_probe_runs_once_per_connection_not_per_log(proxy):
         for number in range(5):
             await client.create_log(f"log-{number}")
         assert proxy.methods["PUT"] == connected + 5
+        for number in range(5):
+            async with await (await client.open_log(f"log-{number}")).open_writer() as writer:
+                await writer.append(b"paid")
+        each = 5  # take over, open a segment, one block, its end mark, close
+        assert proxy.methods["PUT"] == connected + 5 + 5 * each
     async with wp.connect("memory://") as client:
         before = proxy.methods["PUT"]
         for number in range(4):

@@ -60,6 +60,7 @@ class CloudObjectStore:
         self, settings: StoreSettings, runtime: Runtime, env: Mapping[str, str] | None = None
     ) -> None:
         self._settings = settings
+        self._proven: set[Feature] = set()
         self._runtime = runtime
         self._env = os.environ if env is None else env
         self._store = cloud_config.open_store(settings, self._env, retries=0)
@@ -164,7 +165,13 @@ class CloudObjectStore:
             await self._delete_each(paths)  # GCS and Azure stop at the first one that is absent
 
     async def probe(self, feature: Feature) -> str | None:
-        return await probe_feature(self, feature, self._runtime.token())
+        """See the port; what has been proven once is not asked again by this object."""
+        if feature in self._proven:
+            return None
+        fault = await probe_feature(self, feature, self._runtime.token())
+        if fault is None:
+            self._proven.add(feature)
+        return fault
 
     def local_path(self, key: str) -> Path | None:
         return None
