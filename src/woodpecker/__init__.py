@@ -7,7 +7,7 @@ package (the pure core, the command line's help) does not load the whole.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from woodpecker import blocking
@@ -73,7 +73,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "blocking":
         return import_module("woodpecker.blocking")
     if name not in __all__:

@@ -29,8 +29,8 @@ THIRD_PARTY = {
     "woodpecker.testing": {
         "pytest", "pytest_asyncio", "hypothesis", "aiohttp", "yarl", "multidict", "psutil",
         "cryptography", "obstore",
-    },  # fmt: skip
-}
+    },
+}  # fmt: skip
 
 ADAPTERS = {
     "woodpecker.storage": ("memory", "local", "cloud"),

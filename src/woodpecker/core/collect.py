@@ -110,7 +110,9 @@ class Collector:
         segment = self._inline.get(item.segment_id)
         if segment is None:
             return self._is_over(item.segment_id)
-        return _is_done_with(segment) or (segment.end is not None and item.number > segment.end.block)
+        return _is_done_with(segment) or (
+            segment.end is not None and item.number > segment.end.block
+        )
 
     def _file(self, item: FileItem) -> bool:
         segment = self._inline.get(item.segment_id)
