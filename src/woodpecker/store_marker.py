@@ -91,7 +91,7 @@ async def _refuse_occupied(objects: ObjectStore) -> None:
     """A place that holds something else is not turned into a store."""
     async for page in objects.list(""):
         strangers = [i.key for i in page if not i.key.startswith(("meta/", "probe/"))]
-        if strangers:
+        if strangers and await _in_objects(objects) is None:  # else another client was faster
             raise InvalidRequest(
                 f"{objects.url} is not a Woodpecker store and is not empty (it holds "
                 f"{strangers[0]!r}): use an empty directory or prefix"
@@ -100,7 +100,7 @@ async def _refuse_occupied(objects: ObjectStore) -> None:
 
 async def _refuse_other_root(objects: ObjectStore, metadata: MetadataStore) -> None:
     """Metadata that knows logs has its objects somewhere: taken for empty here, they would be lost."""
-    if await metadata.list(keys.LOGS, limit=1):
+    if await metadata.list(keys.LOGS, limit=1) and await _in_objects(objects) is None:
         raise InvalidRequest(
             f"the metadata at {metadata.url} is of a store whose objects are not at {objects.url}: "
             "use the URL that the store was made with"
