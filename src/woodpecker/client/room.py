@@ -52,6 +52,8 @@ class RoomLine:
             self.let_in()
             raise
         self._enter(ticket)
+        # the caller may yet be refused (disk, timestamp ...), or want no more than to know
+        asyncio.get_running_loop().call_soon(self.let_in)
 
     def _enter(self, ticket: _Ticket) -> None:
         if ticket.is_holding:

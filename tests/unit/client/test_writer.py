@@ -570,3 +570,34 @@ async def test_a_taker_over_finishes_an_end_that_crashed_before_its_cas():
             await world.writer(1)
         assert (await world.manifest()).ended
         assert await world.log(1).end() == 1
+
+
+@pytest.mark.parametrize("refused_by", ["disk", "expect_seq", "timestamp", "ready"])
+@on_virtual_time
+async def test_who_is_let_in_and_then_refused_lets_the_next_one_in(refused_by: str):
+    async with a_world(queue_max_bytes=64 * KIB) as world, await world.writer() as writer:
+        assert await writer.append(b"x") == 0
+        world.site().on_objects.script("create", Fault.HELD)
+        first = writer.submit(b"x" * (60 * KIB))
+        await asyncio.sleep(1)
+        size = b"y" * (40 * KIB)  # one at a time
+        calls = {
+            "disk": lambda: writer.append(size),
+            "expect_seq": lambda: writer.append(size, expect_seq=99),
+            "timestamp": lambda: writer.append(size, timestamp_us=-1),
+            "ready": writer.ready,
+        }
+        with pytest.raises(Overloaded):
+            writer.submit(size)
+        waiting = [asyncio.create_task(calls[refused_by]()) for _ in range(3)]
+        last = asyncio.create_task(writer.append(size))
+        await asyncio.sleep(1)
+        world.site().disk.is_full = refused_by == "disk"
+        world.site().on_objects.gate.set()
+        answers = await asyncio.wait_for(
+            asyncio.gather(first, *waiting, last, return_exceptions=True), 60
+        )
+        assert answers[0] == 1
+        assert all(not isinstance(answer, int) for answer in answers[1:4])
+        assert answers[4] == 2 or refused_by == "disk"
+        world.site().disk.is_full = False
