@@ -212,6 +212,7 @@ class _Walk:
                     self._on_block(block)
                     if scan.is_complete:
                         break
+            await source.check_rest()
         finally:
             await source.close()
         if segment.end is not None:

@@ -118,6 +118,13 @@ class BlockSource(Protocol):
     async def seq_at(self, timestamp_us: int) -> int:
         """First visible seq whose timestamp is >= ``timestamp_us``, else ``visible_end()``."""
 
+    async def check_rest(self) -> None:
+        """For ``verify``: look at what lies beside the visible blocks of an OPEN or CLOSED segment.
+
+        Alignment padding is zero; a CLOSED segment still has what stops a sleeping writer.
+        Raises: Corrupt(where=); else as ``blocks``.
+        """
+
     async def close(self) -> None:
         """Release files; iterators end."""
 

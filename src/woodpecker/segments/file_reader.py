@@ -12,7 +12,7 @@ from woodpecker.codec.block import Block, BlockHeader
 from woodpecker.core.file_rules import Position, padded
 from woodpecker.core.ids import State
 from woodpecker.core.manifest import FilePlace
-from woodpecker.errors import Closed, NotFound, Unavailable
+from woodpecker.errors import Closed, Corrupt, NotFound, Unavailable
 from woodpecker.segments.base import SegmentRef
 from woodpecker.segments.file_aligned import DataFile
 from woodpecker.segments.file_index import Index
@@ -122,6 +122,18 @@ class FileSource:
     async def seq_at(self, timestamp_us: int) -> int:
         found = await self._start(lambda: self._find_time(timestamp_us))
         return await self.visible_end() if found is None else found
+
+    async def check_rest(self) -> None:
+        await self._start(self._check_padding)
+
+    def _check_padding(self) -> None:
+        place = self._first
+        for header, view in self._walk().verified(self._first, self._bound()):
+            dirty = bytes(view[header.size_bytes :]).lstrip(b"\0")
+            if dirty:
+                where = f"{self._data_path}@{place.offset + len(view) - len(dirty)}"
+                raise Corrupt(f"{where}: padding between blocks is not zero", where=where)
+            place = place.after(header)
 
     async def close(self) -> None:
         if not self._is_closed:

@@ -73,6 +73,24 @@ class ObjectSource:
                 self._next, self._next_seq = block.header.number + 1, block.header.end_seq
                 yield block
 
+    async def check_rest(self) -> None:
+        """See the port: behind E stands a mark (or, after a salvage, whatever stopped the walk)."""
+        if self._end is None:
+            return
+        key = self._key(self._end.block + 1)
+        where = f"{self._objects.url}/{key}"
+        try:
+            data, info = await self._objects.get(key)
+        except NotFound as error:
+            raise Corrupt(
+                f"{where}: the end mark is missing: a writer that wakes up could go on here",
+                where=where,
+            ) from error
+        if endmark.is_mark_size(info.size):
+            mark = endmark.parse(data, where=where)
+            if (mark.log_id, mark.segment_id) != (self._ref.log_id, self._ref.segment.id):
+                raise Corrupt(f"{where}: the end mark of another segment is here", where=where)
+
     async def visible_end(self) -> int:
         """See the port."""
         if self._end is not None:

@@ -19,7 +19,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from woodpecker.errors import AlreadyExists, Conflict, OutcomeUnknown, Unavailable
+from woodpecker.errors import AlreadyExists, Conflict, Corrupt, OutcomeUnknown, Unavailable
 from woodpecker.storage.base import Buffer
 from woodpecker.storage.local_files import (
     TEMP_PREFIX,
@@ -180,4 +180,6 @@ def _read(path: str, number: int) -> Version | None:
         content = read_range(fd, 0, facts.size)
     finally:
         os.close(fd)
+    if content and not content.endswith(b"\n"):
+        raise Corrupt(f"{target}: the record does not end as it was written", where=target)
     return Version(number=number, facts=facts, value=content[:-1] if content else None)

@@ -485,8 +485,9 @@ async def _write_until_failure(
             waiting.append(segment.submit(segment.pack([b"x" * 500])))
             if len(waiting) == segment.writer.slots:
                 await waiting.pop(0)
-            if len(segment.blocks) == after_blocks:
-                begun.set()
+            is_some_safe = segment.acknowledged_seq > 0
+            if len(segment.blocks) >= after_blocks and is_some_safe:
+                begun.set()  # from here on the end cannot be nothing
             await asyncio.sleep(0)
     except (Fenced, OutcomeUnknown):
         await asyncio.gather(*waiting, return_exceptions=True)
