@@ -251,8 +251,8 @@ class SegmentChain:
     async def close(self, register: Register, *, clean: bool) -> None:
         """Let everything go; with ``clean`` the open segment is closed first."""
         try:
-            if clean and self._open is not None and self._open.blocks:
-                await self.close_open(register)
+            if clean and self._open is not None:
+                await (self.close_open if self._open.blocks else self._drop_open)(register)
         finally:
             await self._forget_ahead()
             if self._open is not None:
@@ -261,6 +261,13 @@ class SegmentChain:
             if self._owner_read is not None:
                 self._owner_read.cancel()
                 await asyncio.gather(self._owner_read, return_exceptions=True)
+
+    async def _drop_open(self, register: Register) -> None:
+        """Nothing was ever sent in the open segment, and nothing will be: the manifest forgets it."""
+        assert self._open is not None and not self._open.blocks
+        at, self._open = self._open, None
+        await at.writer.abandon()
+        await self._close_cas(at, None, register, None)
 
     async def _finish(self) -> tuple[_Open, End]:
         at = self._open
@@ -271,7 +278,7 @@ class SegmentChain:
         return at, end
 
     async def _close_cas(
-        self, at: _Open, end: End, register: Register, following: Segment | None
+        self, at: _Open, end: End | None, register: Register, following: Segment | None
     ) -> None:
         history = self._env.history(self._manifest)
         inline, key = await history.store_register(self.owner.log_id, at.segment.id, register)
