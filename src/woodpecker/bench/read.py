@@ -80,6 +80,7 @@ async def _row(
 ) -> Row:  # fmt: skip
     files = _files(target, client, parts)
     read = _WAYS[way]
+    raw = target.raw() if not target.is_file else None  # keeps its connections, as ours does
     forget_peak()
     target.requests.by_op.clear()
 
@@ -91,10 +92,10 @@ async def _row(
         return done
 
     async def limit(_seconds: float) -> Slice:
-        if files:
+        if raw is None:
             return read_files(files, direct=True)
         prefix = f"{target.settings.path}/" if target.settings.path else ""
-        return await target.raw().reads({prefix + key: size for key, size in parts.items()})
+        return await raw.reads({prefix + key: size for key, size in parts.items()})
 
     pairs: Pairs = await measure(ours, limit, Plan(pairs=wanted.pairs, seconds=0))
     figures = pairs.figures() | {"peak_rss_mb": peak_rss_mb()}
