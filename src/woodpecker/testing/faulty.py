@@ -266,6 +266,9 @@ class FaultySegments:
     async def recover(self, ref: SegmentRef, *, token: str) -> Recovered:
         return await self.inner.recover(ref, token=token)
 
+    async def salvage(self, ref: SegmentRef, *, token: str) -> Recovered:
+        return await self.inner.salvage(ref, token=token)
+
     def source(self, ref: SegmentRef) -> BlockSource:
         return self.inner.source(ref)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,8 +38,8 @@ class Model:
         self.loop = loop
         self.next_seq = 7
         self.costs: list[tuple[int, int]] = []  # seq and cost of each item that holds room
-        self.waiting: list[tuple[asyncio.Future, object]] = []
-        self.popped: list = []
+        self.waiting: list[tuple[asyncio.Future[Any], object]] = []
+        self.popped: list[Any] = []
 
     def put(self, what, sizes) -> None:
         payloads = [bytes(size) for size in sizes]

@@ -37,13 +37,14 @@ async def test_ready_waits_until_what_was_refused_is_taken(writer, size):
 
 
 async def test_ready_serves_entries_with_headers(writer):
+    futures = []
     for _ in range(20):
         try:
-            future = writer.submit(b"", headers=[("h", bytes(200_000))])
+            futures.append(writer.submit(b"", headers=[("h", bytes(200_000))]))
         except wp.Overloaded:
             await writer.ready()
-            future = writer.submit(b"", headers=[("h", bytes(200_000))])
-    await future
+            futures.append(writer.submit(b"", headers=[("h", bytes(200_000))]))
+    assert await asyncio.gather(*futures) == list(range(20))
 
 
 async def test_append_waits_whatever_an_entry_costs_besides_its_payload(writer):

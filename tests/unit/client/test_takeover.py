@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.unit.client.writing_kit import NAME, World, a_world, idle
@@ -58,7 +59,7 @@ async def test_openers_that_race(seed: int):
             site.on_objects.max_delay_ms = site.on_metadata.max_delay_ms = 50
         opened = await asyncio.gather(*(world.writer(n) for n in range(4)), return_exceptions=True)
         assert all(not isinstance(e, Exception) or isinstance(e, Fenced) for e in opened)
-        writers = [w for w in opened if not isinstance(w, Exception)]
+        writers = [w for w in opened if not isinstance(w, BaseException)]
         assert writers
         answers = await asyncio.gather(*(w.append(b"c") for w in writers), return_exceptions=True)
         won = [answer for answer in answers if isinstance(answer, int)]
@@ -124,7 +125,8 @@ async def test_a_taker_that_crashes_after_any_request_is_followed_by_another(req
             await writer.append_many([b"%d" % n], sequence=n)
         taker = world.site(2)
         count = 0
-        for faults in (taker.on_objects, taker.on_metadata):
+        stores: tuple[Any, Any] = (taker.on_objects, taker.on_metadata)
+        for faults in stores:
             around = faults.around
 
             async def crashing(op, key, request, around=around):
@@ -196,7 +198,8 @@ async def test_a_segment_without_blocks_is_dropped_and_its_id_never_used_again()
         writer = await world.writer(1)
         await writer.append(b"a")
         await asyncio.sleep(1)
-        assert (await world.manifest()).open_segment.id == 1
+        opened = (await world.manifest()).open_segment
+        assert opened is not None and opened.id == 1
         taker = await world.writer(2)
         assert [s.id for s in (await world.manifest()).segments] == [0]
         assert await taker.append(b"b") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import pytest
 from tests.unit.client.writing_kit import a_world, idle
@@ -109,7 +110,9 @@ async def test_an_item_above_the_queue_is_admitted_when_it_is_empty():
 async def test_append_waits_and_is_never_overloaded(size: int):
     async with a_world(queue_max_bytes=64 * KIB) as world:
         async with await world.writer() as writer:
-            jobs = [writer.append(b"x" * size) for _ in range(3000 if size < 2000 else 30)]
+            jobs: list[Any] = [
+                writer.append(b"x" * size) for _ in range(3000 if size < 2000 else 30)
+            ]
             jobs += [writer.append_many([b"y"] * 100) for _ in range(30)]
             jobs += [writer.append(b"z", headers=[(b"n", b"v" * size)]) for _ in range(30)]
             await asyncio.gather(*jobs)
@@ -128,7 +131,7 @@ async def test_waiting_appends_are_let_in_in_order():
 async def test_a_large_append_is_not_starved_by_small_submits():
     async with a_world(queue_max_bytes=64 * KIB) as world, await world.writer() as writer:
         world.site().on_objects.max_delay_ms = 50
-        large = []
+        large: list[asyncio.Task[int]] = []
 
         async def feed() -> None:
             while not large[0].done():

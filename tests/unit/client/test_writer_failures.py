@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 from tests.unit.client.writing_kit import NAME, World, a_world, idle
@@ -206,7 +207,8 @@ async def test_a_bug_below_ends_the_writer_and_is_not_swallowed():
         assert "a bug" in str(answers[0])
         await writer.close()
         idle(writer)
-        complaints = asyncio.get_running_loop().complaints
+        loop: Any = asyncio.get_running_loop()
+        complaints = loop.complaints
         assert [str(c["exception"]) for c in complaints] == ["a bug"]
         complaints.clear()
 
@@ -226,7 +228,7 @@ async def test_a_bug_in_a_roll_ends_the_writer_and_hangs_nobody(monkeypatch):
         assert kinds(answers) == ["NotWritten", "OutcomeUnknown"]
         await writer.close()
         idle(writer)
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
         world.site().runtime.tasks.clear()
         gc.collect()
         assert [str(c["exception"]) for c in loop.complaints] == ["a bug"]
@@ -276,15 +278,15 @@ async def test_flush_tells_that_what_was_put_in_was_refused():
 async def test_a_disk_full_at_the_roll_lets_the_segment_grow_then_refuses_then_goes_on():
     async with a_world(segment_max_blocks=4, append_timeout_ms=5_000) as world:
         writer = await world.writer()
-        disk = world.site().disk
         for _ in range(3):
             await writer.append(b"x")
-        prepare = world.site()._segments.prepare
+        segments: Any = world.site()._segments
+        prepare = segments.prepare
 
         async def full(*args, **kwargs):
             raise NotWritten("the disk is full")
 
-        world.site()._segments.prepare = full
+        segments.prepare = full
         written = 3
         with pytest.raises(NotWritten) as caught:  # noqa: PT012
             while True:
@@ -292,8 +294,7 @@ async def test_a_disk_full_at_the_roll_lets_the_segment_grow_then_refuses_then_g
                 written += 1
         assert 12 <= written <= 17
         assert "disk is full" in str(caught.value)
-        world.site()._segments.prepare = prepare
-        del disk
+        segments.prepare = prepare
         assert await writer.append(b"y") == written
         await writer.close()
         assert len(await world.entries()) == written + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.unit.client.writing_kit import a_world, idle
@@ -81,7 +82,7 @@ async def test_an_empty_open_segment_does_not_age():
         await writer.append(b"a")
         await asyncio.sleep(1)
         assert (await world.manifest()).open_segment is not None, "rolled, nothing in it yet"
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
         calls = 0
         call_later = loop.call_later
 
@@ -139,7 +140,7 @@ async def test_a_wait_for_the_metadata_store_is_bounded_and_close_does_not_hang(
         assert await writer.append(b"x") == 0
         await asyncio.sleep(1)
         world.site().on_metadata.is_away = True
-        answers = []
+        answers: list[object] = []
         for _ in range(8):
             answers += await asyncio.gather(writer.append(b"x"), return_exceptions=True)
         assert isinstance(answers[-1], NotWritten)
@@ -195,10 +196,11 @@ async def test_a_cas_whose_outcome_stays_unknown_ends_the_writer(is_applied: boo
     async with a_world(segment_max_blocks=2, append_timeout_ms=1_000) as world:
         site = world.site()
         writer = await world.writer()
-        acknowledged = []
+        acknowledged: list[object] = []
         if step == "roll":
             acknowledged.append(await writer.append(b"0"))
-        store = site.env.catalog.store.inner
+        catalog: Any = site.env.catalog
+        store = catalog.store.inner
         put = store.put
 
         async def unanswered(key, value, *, expect):
@@ -208,7 +210,7 @@ async def test_a_cas_whose_outcome_stays_unknown_ends_the_writer(is_applied: boo
             raise OutcomeUnknown("the connection was cut")
 
         store.put = unanswered
-        answers = await asyncio.gather(writer.append(b"1"), return_exceptions=True)
+        answers: list[object] = [*await asyncio.gather(writer.append(b"1"), return_exceptions=True)]
         if step == "roll":
             acknowledged += answers
             answers = await asyncio.gather(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.unit.client.writing_kit import a_world
@@ -96,7 +97,7 @@ async def test_times_never_fall_whatever_is_mixed_and_however_the_clock_jumps():
     async with a_world(segment_max_blocks=3) as world:
         for number in range(3):
             writer = await world.writer(number)
-            jobs = []
+            jobs: list[Any] = []
             for n in range(40):
                 world.site(number).runtime.clock_jump_us = (n * 7919 % 13 - 6) * HOUR_US
                 us = [None, START_US - n * HOUR_US, START_US + n, 0][n % 4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from woodpecker.errors import (
 )
 from woodpecker.segments.object import ObjectSegments
 from woodpecker.storage.memory import MemoryBucket, MemoryObjectStore
-from woodpecker.testing.conformance.segment_store import TAKER, FakeLog, payloads_of, read
+from woodpecker.testing.conformance.segment_log import TAKER, FakeLog, payloads_of, read
 from woodpecker.testing.faulty import Fault, Faults, FaultyObjectStore
 from woodpecker.testing.virtual import VirtualRuntime, on_virtual_time
 
@@ -120,7 +121,8 @@ async def test_a_manifest_that_cannot_be_read_is_unknown_never_fenced(error: Exc
     async def unreadable():
         raise error
 
-    segment.writer._read_manifest = unreadable
+    writer: Any = segment.writer
+    writer._read_manifest = unreadable
     assert await answers(segment.submit(segment.pack([b"x"]))) == ["OutcomeUnknown"]
     await asyncio.sleep(10)
     assert place.runtime.running() == [], "nothing goes on trying after the writer gave up"
