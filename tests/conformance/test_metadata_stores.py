@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +14,10 @@ from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
 from woodpecker.metadata.objects import ObjectMetadata
 from woodpecker.metadata.sqlite import SqliteMetadata
 from woodpecker.runtime.runtime import SystemRuntime
+from woodpecker.storage.cloud import CloudObjectStore
+from woodpecker.storage.local import LocalObjectStore
 from woodpecker.storage.memory import MemoryBucket, MemoryObjectStore
+from woodpecker.storage.url import parse_store_url
 from woodpecker.testing.conformance.metadata_store import MetadataStoreSuite
 from woodpecker.testing.servers.etcd import (
     HOW_TO_GET,
@@ -21,8 +25,17 @@ from woodpecker.testing.servers.etcd import (
     find_packaged_etcd,
     find_system_etcd,
 )
+from woodpecker.testing.servers.seaweed import SeaweedServer
 
 RUNTIME = SystemRuntime()
+
+
+@pytest.fixture(scope="module")
+def seaweed(tmp_path_factory):
+    server = SeaweedServer(tmp_path_factory.mktemp("seaweed"))
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
 
 
 class TestMemory(MetadataStoreSuite):
@@ -45,6 +58,28 @@ class TestObjects(MetadataStoreSuite):
     def open_store(self):
         bucket = MemoryBucket()
         return lambda: ObjectMetadata(MemoryObjectStore(bucket, RUNTIME), RUNTIME)
+
+
+class TestObjectsInDirectory(MetadataStoreSuite):
+    removes: ClassVar[bool] = False
+
+    @pytest.fixture
+    def open_store(self, tmp_path):
+        return lambda: ObjectMetadata(LocalObjectStore(tmp_path / "objects", RUNTIME), RUNTIME)
+
+
+class TestObjectsOnS3(MetadataStoreSuite):
+    removes: ClassVar[bool] = False
+    has_folders: ClassVar[bool] = True  # SeaweedFS keeps objects as files
+    prefixes = itertools.count()
+
+    @pytest.fixture
+    def open_store(self, seaweed):
+        url = seaweed.url(prefix=f"metadata/{next(self.prefixes)}")
+        keys = {"access_key_id": seaweed.ACCESS_KEY, "secret_access_key": seaweed.SECRET_KEY}
+        return lambda: ObjectMetadata(
+            CloudObjectStore(parse_store_url(url, **keys), RUNTIME), RUNTIME
+        )
 
 
 class _Etcd(MetadataStoreSuite):

@@ -29,7 +29,8 @@ class LogObject:
 class LogObjects:
     """The objects of one incarnation of a log; ``log.objects``.
 
-    Names are parts joined by ``/``, each like a log's name: ``checkpoints/000017``.
+    Names are parts joined by ``/``, each like a log's name: ``checkpoints/000017``. Do not use a name
+    that is also the folder of others (``a`` and ``a/b``): directories, and some servers, cannot keep both.
     Raises (all methods): NotFound: the log was deleted. InvalidRequest: bad name. Unavailable.
     Concurrency: any number of tasks.
     """

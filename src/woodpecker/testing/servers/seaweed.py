@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from woodpecker.errors import NotFound
+from woodpecker.runtime.runtime import SystemRuntime
+from woodpecker.storage.cloud import CloudObjectStore
+from woodpecker.storage.url import parse_store_url
 from woodpecker.testing.servers.process import ServerProcess, find_program, free_port
 
 GRPC_BESIDE = 10_000  # each port P also takes P + 10,000
+BUCKETS_TIMEOUT_S = 30
 
 
 class SeaweedServer(ServerProcess):
@@ -32,12 +38,33 @@ class SeaweedServer(ServerProcess):
             "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={self.port}",
             *(f"-{name}={port}" for name, port in others.items()),
         ]  # fmt: skip
+        self._buckets = tuple(buckets)
         super().__init__(
             argv,
             ready_url=f"http://127.0.0.1:{self.port}/healthz",
             data_dir=data_dir,
             env=self.credentials,
         )
+
+    async def start(self) -> None:
+        """Start it and wait for its buckets: they come a little later than its first answer."""
+        await super().start()
+        async with asyncio.timeout(BUCKETS_TIMEOUT_S):
+            for bucket in self._buckets:
+                while not await self._has(bucket):  # noqa: ASYNC110  nothing tells us
+                    await asyncio.sleep(0.05)
+
+    async def _has(self, bucket: str) -> bool:
+        keys = {"access_key_id": self.ACCESS_KEY, "secret_access_key": self.SECRET_KEY}
+        store = CloudObjectStore(parse_store_url(self.url(bucket), **keys), SystemRuntime())
+        try:
+            async for _ in store.list("none/"):
+                pass
+        except NotFound:
+            return False
+        finally:
+            await store.close()
+        return True
 
     @property
     def endpoint(self) -> str:
