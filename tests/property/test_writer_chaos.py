@@ -100,7 +100,7 @@ class Story:
             self.told["not opened"] += 1
             return
         self.writers.append(writer)
-        await asyncio.gather(*(self.user(writer) for _ in range(4)))
+        await asyncio.gather(*(self.user(writer) for _ in range(8)))
         if self.rng.random() < 0.3:
             await asyncio.gather(writer.flush(), return_exceptions=True)
         if self.rng.random() < 0.6:
@@ -187,6 +187,7 @@ async def test_what_was_told_is_what_the_log_holds(seed: int):
         rate = rng.choice([0.0, 0.05, 0.2, 0.4])
         for number in range(4):
             site = world.site(number)
+            site.disk.cut_bytes = rng.choice([2_000, 20_000])
             for faults in (site.on_objects, site.on_metadata):
                 faults.rate = rate * rng.random()
                 faults.max_delay_ms = rng.choice([0, 10, 500])
@@ -205,6 +206,7 @@ def test_the_seeds_reach_every_outcome():
             story = Story(world, rng)
             for number in range(4):
                 site = world.site(number)
+                site.disk.cut_bytes = 2_000
                 site.on_objects.rate, site.on_metadata.rate = 0.3, 0.1
                 site.on_objects.max_delay_ms = 300
             await story.play()

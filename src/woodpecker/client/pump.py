@@ -45,6 +45,7 @@ class _InFlight:
     draft: Pending
     block: PackedBlock
     sent_ms: float
+    segment_seq: int  # base_seq of its segment
     facts: BlockFacts | None  # what the block changes in the register, if anything
 
 
@@ -55,6 +56,7 @@ class Doubt:
     first_seq: int
     count: int
     segment_id: int
+    segment_seq: int  # where that segment begins: it may have been closed far below ``first_seq``
 
 
 class Pump:
@@ -153,6 +155,7 @@ class Pump:
             draft=draft,
             block=block,
             sent_ms=self.env.runtime.monotonic_ms(),
+            segment_seq=self.chain.base_seq,
             facts=Block.parse(block.buffer).facts() if block.header.has_facts else None,
         )
         self._in_flight.append(sent)
@@ -253,7 +256,10 @@ class Pump:
         if is_unknown:
             header = sent.block.header
             doubt = Doubt(
-                first_seq=header.base_seq, count=header.count, segment_id=header.segment_id
+                first_seq=header.base_seq,
+                count=header.count,
+                segment_id=header.segment_id,
+                segment_seq=sent.segment_seq,
             )
             self.doubts.append(doubt)
         sent.draft.fail(cause)

@@ -75,6 +75,12 @@ class SegmentChain:
         return self.options.mode if self._open is None else self._open.segment.kind
 
     @property
+    def base_seq(self) -> int:
+        """Where the open segment begins."""
+        assert self._open is not None
+        return self._open.segment.base_seq
+
+    @property
     def has_blocks(self) -> bool:
         """Whether the open segment has any block."""
         return self._open is not None and self._open.blocks > 0
@@ -345,7 +351,10 @@ class SegmentChain:
             return False
 
     async def find(self, segment_id: int, seq: int) -> Segment | None:
-        """A segment of this incarnation of the log as the manifest shows it now, or None."""
+        """The segment that begins at ``seq``, of this incarnation of the log, as the manifest shows it now.
+
+        None: it is not there.
+        """
         manifest = (await self._env.catalog.load(self._name)).manifest
         if manifest is None or manifest.is_tombstone or manifest.log_id != self.owner.log_id:
             return None

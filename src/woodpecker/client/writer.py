@@ -389,7 +389,7 @@ class LogWriter:
         self._check_process()
         answers: dict[int, int | NotWritten | OutcomeUnknown] = {}
         for doubt in self._pump.doubts:
-            segment = await self._pump.chain.find(doubt.segment_id, doubt.first_seq)
+            segment = await self._pump.chain.find(doubt.segment_id, doubt.segment_seq)
             for seq in range(doubt.first_seq, doubt.first_seq + doubt.count):
                 match judge(segment, token=self._pump.chain.owner.token, seq=seq):
                     case Known.WRITTEN:

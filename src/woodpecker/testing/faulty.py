@@ -229,6 +229,7 @@ class FaultyMetadata:
 class SegmentFaults:
     """What befalls the segments of a ``FaultySegments``; set and changed by the test at any time."""
 
+    cut_bytes: int | None = None  # small blocks, so that many are in flight
     is_full: bool = False  # no room: prepare and reserve answer NotWritten
     fails_from: int | None = None  # blocks of this number and later fail with ``error``
     error: Exception = field(default_factory=lambda: OutcomeUnknown("the disk failed"))
@@ -293,7 +294,7 @@ class FaultySegmentWriter:
     def __init__(self, inner: SegmentWriter, faults: SegmentFaults) -> None:
         self._inner = inner
         self._faults = faults
-        self.cut_bytes = inner.cut_bytes
+        self.cut_bytes = inner.cut_bytes if faults.cut_bytes is None else faults.cut_bytes
         self.slots = inner.slots
         self.partial_slots = inner.partial_slots
         self.bytes_left = inner.bytes_left

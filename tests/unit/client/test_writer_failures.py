@@ -300,3 +300,21 @@ async def test_a_disk_full_at_the_roll_lets_the_segment_grow_then_refuses_then_g
         assert len(await world.entries()) == written + 1
         assert len((await world.manifest()).segments) == 2
         idle(writer)
+
+
+@on_virtual_time
+async def test_resolve_of_several_blocks_behind_the_end():
+    """The segment was closed below all of them, not only right before the first."""
+    async with a_world(append_timeout_ms=1_000) as world:
+        writer = await world.writer()
+        assert await writer.append(b"first") == 0
+        for number in range(1, 5):
+            world.site().on_objects.script("create", Fault.DROPPED, key=key(world, number))
+            world.site().on_objects.script("get", Fault.HELD, key=key(world, number))
+        answers = await outcomes(*(writer.submit(b"x" * BIG) for _ in range(4)))
+        assert kinds(answers) == ["OutcomeUnknown"] * 4
+        world.calm()
+        async with await world.writer(1) as taker:
+            assert await taker.append(b"next") == 1
+        assert kinds(list((await writer.resolve()).values())) == ["NotWritten"] * 4
+        await writer.close()
