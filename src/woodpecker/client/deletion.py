@@ -90,7 +90,7 @@ async def drop_dead_files(env: Environment, manifest: Manifest) -> int:
     count = 0
     for grave in manifest.graves:
         for storage in grave.storages:
-            count += await _drop_files(env, grave.log_id, storage, keep_fence=True)
+            count += await _drop_files(env, grave.log_id, storage)
     return count
 
 
@@ -148,7 +148,7 @@ async def _empty_grave(env: Environment, name: str, grave: Grave) -> int:
     count = 0
     for storage in grave.storages:
         count += await _delete_objects(env, grave.log_id, storage, keep_fence=not is_due)
-        count += await _drop_files(env, grave.log_id, storage, keep_fence=not is_due)
+        count += await _drop_files(env, grave.log_id, storage)
     await cursors_of(env).purge(grave.log_id)
     env.observer.count(Counter.GC_DELETED, count)
     if is_due and count == 0:  # nothing came to light in a whole pass
@@ -172,12 +172,13 @@ async def _delete_objects(env: Environment, log_id: str, storage: str, *, keep_f
     return count
 
 
-async def _drop_files(env: Environment, log_id: str, storage: str, *, keep_fence: bool) -> int:
+async def _drop_files(env: Environment, log_id: str, storage: str) -> int:
+    """Files fence by what their writers have mapped, not by their names: nothing has to stay."""
     store = file_store(env, storage)
     held = await store.held(log_id) if store is not None else ()
     for segment_id, token in held:
         assert store is not None
-        await store.drop(file_ref(log_id, segment_id, token), keep_fence=keep_fence)
+        await store.drop(file_ref(log_id, segment_id, token), keep_fence=False)
     return len(held)
 
 

@@ -10,9 +10,10 @@ Directories are made as needed and never removed: a name made inside one must no
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -133,7 +134,7 @@ class LocalObjectStore:
         paths = {key: self._path(key) for key in keys}
         plain = [path for key, path in paths.items() if not is_record(key)]
         if plain:
-            await self._write(plain[0], lambda: _delete_plain(plain))
+            await self._write(plain[0], lambda: _delete_plain(self._root, plain))
         for key, path in paths.items():
             if is_record(key):
                 token, now_ms = self._stamp()
@@ -279,7 +280,7 @@ def _finish_stream(temp: files.TempFile, path: str, token: str) -> None:
     temp.rename_to(path, token + "-2")
 
 
-def _delete_plain(paths: Sequence[str]) -> None:
+def _delete_plain(root: str, paths: Sequence[str]) -> None:
     directories: dict[str, None] = {}
     for path in paths:
         try:
@@ -289,6 +290,18 @@ def _delete_plain(paths: Sequence[str]) -> None:
         directories[os.path.dirname(path)] = None
     for directory in directories:
         files.sync_directory(directory)
+    _prune(root, directories)
+
+
+def _prune(root: str, directories: Iterable[str]) -> None:
+    """Remove what holds no file any more: all below the first part of a key, as a deleted log leaves it."""
+    parts = (os.path.relpath(directory, root).split(os.sep) for directory in directories)
+    for top in {os.path.join(root, part[0]): None for part in parts if len(part) > 1}:
+        if any(names for _, _, names in os.walk(top)):
+            continue
+        for directory, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):  # somebody has begun to write there
+                os.rmdir(directory)
 
 
 def _info(key: str, facts: files.FileFacts) -> ObjectInfo:
