@@ -286,8 +286,10 @@ class SegmentChain:
     async def _close_cas(
         self, at: _Open, end: End | None, register: Register, following: Segment | None
     ) -> None:
-        history = self._env.history(self._manifest)
-        inline, key = await history.store_register(self.owner.log_id, at.segment.id, register)
+        inline, key = register, None
+        if end is not None:  # dropped for want of blocks, it leaves the checkpoint before it
+            history = self._env.history(self._manifest)
+            inline, key = await history.store_register(self.owner.log_id, at.segment.id, register)
         self._manifest = await self._env.catalog.change(
             self._name,
             CloseSegment(

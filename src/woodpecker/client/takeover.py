@@ -125,7 +125,10 @@ async def close_at(
     """Step 4: the CAS that fixes E, or drops a segment without any block."""
     segment = manifest.open_segment
     assert segment is not None
-    inline, key = await env.history(manifest).store_register(manifest.log_id, segment.id, register)
+    inline, key = register, None
+    if found.end is not None:  # dropped for want of blocks, it leaves the checkpoint before it
+        history = env.history(manifest)
+        inline, key = await history.store_register(manifest.log_id, segment.id, register)
     closed = await env.catalog.change(
         name,
         CloseSegment(
