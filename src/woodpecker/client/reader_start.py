@@ -126,6 +126,9 @@ class _Finder:
             visible = await source.visible_end()
         finally:
             await source.close()
+        now = await self.manifest()
+        if now.open_segment is None or now.open_segment.id != segment.id:
+            visible = max(visible, now.next_seq)  # sealed meanwhile, its blocks perhaps deleted
         # whoever trimmed had seen the trim point as readable
         return max(visible, segment.base_seq, manifest.trim_point)
 

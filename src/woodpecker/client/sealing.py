@@ -156,7 +156,8 @@ async def _write(
         source = env.source(manifest, segment)
         parts = Parts(source, manifest, segment, padding=is_padded(segment, objects, key))
         try:
-            await objects.write_stream(key, parts.joined(before))
+            async with closing(parts.joined(before)) as stream:
+                await objects.write_stream(key, stream)
         except OutcomeUnknown:
             # the key determines the content: writing it again is harmless
             if attempt == WRITE_TRIES:
@@ -200,12 +201,13 @@ class Parts:
         """Parts of a useful size; small blocks are joined."""
         pending: list[Buffer] = []
         size = 0
-        async for part in self._blocks_and_tail(before):
-            pending.append(part)
-            size += len(part)
-            if size >= PART_BYTES:
-                yield pending[0] if len(pending) == 1 else b"".join(pending)
-                pending, size = [], 0
+        async with closing(self._blocks_and_tail(before)) as parts:
+            async for part in parts:
+                pending.append(part)
+                size += len(part)
+                if size >= PART_BYTES:
+                    yield pending[0] if len(pending) == 1 else b"".join(pending)
+                    pending, size = [], 0
         yield b"".join(pending)
 
     async def _blocks_and_tail(self, before: Register) -> AsyncIterator[Buffer]:

@@ -7,7 +7,7 @@ the next endpoint is tried; once a write was sent, a lost reply is ``OutcomeUnkn
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -170,7 +170,7 @@ class EtcdConnection:
 
     async def stream(
         self, method: Method[Reply], requests: AsyncIterator[Message]
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncGenerator[Reply, None]:
         """Open a stream and yield what arrives. Raises: Unavailable, InvalidRequest: it has ended."""
         until_ms = self._runtime.monotonic_ms() + self._timeout_ms
         endpoint, channel = await self._connect(until_ms)

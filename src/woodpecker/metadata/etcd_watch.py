@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Literal
 
 from woodpecker.errors import WoodpeckerError
@@ -35,7 +36,7 @@ class EtcdWatches:
         self._look = look
         self._last_id = 0
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
-        self._requests: asyncio.Queue[pb.WatchRequest] = asyncio.Queue()
+        self._requests: asyncio.Queue[pb.WatchRequest | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
     async def changed(self, name: str, key: bytes, version: str | None) -> None:
@@ -79,15 +80,17 @@ class EtcdWatches:
             cancel = pb.WatchCancelRequest(watch_id=watch_id)
             requests.put_nowait(pb.WatchRequest(cancel_request=cancel))
 
-    async def _run(self, requests: asyncio.Queue[pb.WatchRequest]) -> None:
+    async def _run(self, requests: asyncio.Queue[pb.WatchRequest | None]) -> None:
         try:
-            async for response in self._connection.stream(WATCH, _drain(requests)):
-                if not self._dispatch(response):
-                    break
+            async with aclosing(self._connection.stream(WATCH, _drain(requests))) as responses:
+                async for response in responses:
+                    if not self._dispatch(response):
+                        break
         except WoodpeckerError as error:
             _log.info("watch on etcd was lost, opening another: %s", error)
         finally:
             self._task = None
+            requests.put_nowait(None)
             for future in self._waiting.values():
                 _resolve(future, "look")
 
@@ -104,9 +107,10 @@ class EtcdWatches:
         return True
 
 
-async def _drain(requests: asyncio.Queue[pb.WatchRequest]) -> AsyncIterator[pb.WatchRequest]:
-    while True:
-        yield await requests.get()
+async def _drain(requests: asyncio.Queue[pb.WatchRequest | None]) -> AsyncIterator[pb.WatchRequest]:
+    """Requests until None: a task of grpc waits here, and stays when its stream breaks by itself."""
+    while (request := await requests.get()) is not None:
+        yield request
 
 
 def _resolve(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
