@@ -62,6 +62,7 @@ class TestObjects(MetadataStoreSuite):
 
 class TestObjectsInDirectory(MetadataStoreSuite):
     removes: ClassVar[bool] = False
+    lease_ttl_ms: ClassVar[int] = 1500  # a renewal syncs, or is a request
 
     @pytest.fixture
     def open_store(self, tmp_path):
@@ -70,6 +71,7 @@ class TestObjectsInDirectory(MetadataStoreSuite):
 
 class TestObjectsOnS3(MetadataStoreSuite):
     removes: ClassVar[bool] = False
+    lease_ttl_ms: ClassVar[int] = 1500  # a renewal syncs, or is a request
     has_folders: ClassVar[bool] = True  # SeaweedFS keeps objects as files
     prefixes = itertools.count()
 

@@ -18,7 +18,13 @@ from typing import ClassVar
 import pytest
 import pytest_asyncio
 
-from woodpecker.errors import Closed, Conflict, InvalidRequest, WoodpeckerError
+from woodpecker.errors import (
+    Closed,
+    Conflict,
+    InvalidRequest,
+    OutcomeUnknown,
+    WoodpeckerError,
+)
 from woodpecker.metadata.base import Lease, MetadataStore
 
 OpenStore = Callable[[], MetadataStore]
@@ -201,8 +207,10 @@ class MetadataStoreSuite:
     async def test_no_increment_is_lost(self, opened: OpenStore) -> None:
         stores = [opened(), opened()]
         await stores[0].put(KEY, b"0 -", expect=None)
+        unknown = 0  # a store may say so under load; each of them counts for one or for nothing
 
         async def add(store: MetadataStore, name: int) -> list[str]:
+            nonlocal unknown
             versions: list[str] = []
             while len(versions) < 10:
                 found = await store.get(KEY)
@@ -213,12 +221,14 @@ class MetadataStoreSuite:
                     versions.append(await store.put(KEY, body, expect=found.version))
                 except Conflict:
                     continue
+                except OutcomeUnknown:
+                    unknown += 1
             return versions
 
         results = await asyncio.gather(*(add(stores[name % 2], name) for name in range(4)))
         found = await stores[1].get(KEY)
         assert found is not None
-        assert found.value.startswith(b"40 ")
+        assert 40 <= int(found.value.split()[0]) <= 40 + unknown
         everything = [version for versions in results for version in versions]
         assert len(set(everything)) == 40
 
