@@ -193,6 +193,16 @@ def proves_damage(identity: Identity, position: Position, header: HeaderFacts) -
     return identity.owns(header) and header.number >= position.block
 
 
+def cuts_published(position: Position, published_bytes: int) -> bool:
+    """Whether a log that ended at ``position`` would lose what its writer published in this boot.
+
+    Args:
+        published_bytes: the word as read before the scan began. It was set after the sync of all blocks
+            below it, so a scan that ends before it has met damage, whatever stands behind.
+    """
+    return position.offset < published_bytes
+
+
 class Pace:
     """How fast syncs are, and so whether the event loop may wait for one (mutable, one per disk)."""
 

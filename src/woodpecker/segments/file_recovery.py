@@ -18,6 +18,7 @@ from woodpecker.core.file_rules import (
     Identity,
     Position,
     Verdict,
+    cuts_published,
     judge,
     padded,
     proves_damage,
@@ -29,6 +30,8 @@ from woodpecker.errors import Corrupt, Unavailable
 from woodpecker.segments.base import Recovered
 from woodpecker.segments.file_aligned import DataFile, Window
 from woodpecker.segments.file_side import Hint, Owner, SideFile
+
+_FOLLOWED = "is damaged, and blocks that were written after it are there"
 
 
 def try_lock(fd: int) -> bool:
@@ -120,12 +123,16 @@ class Scan:
                     raise self._damage(bad)
                 at = _find_magic(chunk, at + UNIT_BYTES)
 
-    def _damage(self, offset: int) -> Corrupt:
+    def cut_short(self) -> Corrupt:
+        """The writer told readers and callers of more than what is there."""
+        return self._damage(self.position.offset, "is damaged or gone, but was published before")
+
+    def _damage(self, offset: int, how: str = _FOLLOWED) -> Corrupt:
         where = self._where(offset)
         return Corrupt(
-            f"{where}: block {self.position.block} (seq {self.position.seq}) is damaged, and blocks "
-            "that were written after it are there: acknowledged entries would be lost by a cut here; "
-            "restore the file from a copy",
+            f"{where}: block {self.position.block} (seq {self.position.seq}) {how}: acknowledged entries "
+            "would be lost by a cut here; restore the file from a copy, or give them up with "
+            "`woodpecker log recover NAME --accept-loss`",
             where=where,
         )
 
@@ -228,18 +235,22 @@ def _carry_out(
     accept_loss: bool,
 ) -> Recovered:
     scan: Scan | None = None
+    published = 0
     for act in plan:
         match act:
             case Act.FENCE if side is not None:
                 side.fence()
             case Act.BARRIER if side is not None:
                 side.barrier()
+                published = side.published_bytes  # of this boot: other plans have no barrier
             case Act.SCAN:
                 file.drop_cache()
                 # what is to be salvaged may be damaged in the prefix, too
                 hint = side.hint() if side is not None and not accept_loss else None
                 scan = _start(log_id, segment, file, hint)
                 scan.run(accept_loss=accept_loss)
+                if cuts_published(scan.position, published) and not accept_loss:
+                    raise scan.cut_short()
             case Act.SYNC:
                 os.fdatasync(file.fd)
     assert scan is not None

@@ -21,6 +21,7 @@ from woodpecker.segments.file_aligned import Window
 from woodpecker.testing.conformance.segment_log import TAKER, FakeLog, payloads_of, read
 
 RUNTIME = SystemRuntime()
+PUBLISHED_AT = 520  # in a side file: the word `published bytes`
 
 
 @pytest.fixture
@@ -61,6 +62,11 @@ def flip(path, offset):
         file.write(bytes([byte ^ 0x10]))
 
 
+def unpublish(directory, log, end_bytes):
+    """As if the writer had died before it acknowledged what stands behind ``end_bytes``."""
+    overwrite(only(directory, log, "side"), PUBLISHED_AT, end_bytes.to_bytes(8, "little"))
+
+
 async def written(store, log, payloads):
     """A dead writer's segment."""
     segment = await log.open(store)
@@ -86,6 +92,7 @@ async def recovered(store, log):
 async def test_a_last_block_torn_at_any_byte_is_cut(store, directory):
     log = FakeLog()
     segment = await written(store, log, [b"first", b"second", b"\xff" * 170])
+    unpublish(directory, log, 2 * UNIT_BYTES)
     path = only(directory, log, "seg")
     last = bytes(segment.blocks[-1].buffer)
     assert last[-1] != 0
@@ -100,6 +107,7 @@ async def test_a_large_last_block_torn_at_sectors_is_cut(store, directory):
     log = FakeLog()
     block = os.urandom(100_000)
     segment = await written(store, log, [b"first", block])
+    unpublish(directory, log, UNIT_BYTES)
     path = only(directory, log, "seg")
     size = len(segment.blocks[-1].buffer)
     for sector in range(0, size, 4096):
@@ -109,6 +117,41 @@ async def test_a_large_last_block_torn_at_sectors_is_cut(store, directory):
     for size_left in (0, 1, UNIT_BYTES - 1, UNIT_BYTES + 1, size // 2):  # the size itself was lost
         os.truncate(path, UNIT_BYTES + size_left)
         assert await recovered(store, log) == end_of(segment, 1)
+
+
+@pytest.mark.parametrize("payload", [b"", b"last"])  # a block of controls has no seq of its own
+async def test_a_last_block_that_was_published_is_never_cut(store, directory, payload):
+    log = FakeLog()
+    segment = await log.open(store)
+    await segment.append(b"first")
+    if payload:
+        await segment.append(payload)
+    else:
+        await segment.submit(segment.pack(control=GrantProducer(id="p", epoch=1)))
+    await segment.writer.abandon()
+    path = only(directory, log, "seg")
+    stored = path.read_bytes()
+    for damage in (bytes(UNIT_BYTES), b"\0" + stored[UNIT_BYTES + 1 : 2 * UNIT_BYTES]):
+        overwrite(path, UNIT_BYTES, damage)
+        with pytest.raises(Corrupt, match=r"block 1 \(seq 1\) .* published") as caught:
+            await store.recover(log.ref(), token=TAKER)
+        assert caught.value.where == f"{path}@{UNIT_BYTES}"
+    for size in (0, UNIT_BYTES - 1, UNIT_BYTES):
+        os.truncate(path, size)
+        with pytest.raises(Corrupt, match="published"):
+            await store.recover(log.ref(), token=TAKER)
+    path.write_bytes(stored)
+    assert await recovered(store, log) == end_of(segment, 2)
+
+
+async def test_what_another_boot_published_forbids_no_cut(store, directory, monkeypatch):
+    log = FakeLog()
+    segment = await written(store, log, [b"first", b"second"])
+    os.truncate(only(directory, log, "seg"), UNIT_BYTES)
+    monkeypatch.setattr(file_place, "boot_id", lambda: "99" * 16)
+    rebooted = FileSegments(directory, RUNTIME)
+    assert await recovered(rebooted, log) == end_of(segment, 1)
+    await rebooted.close()
 
 
 @pytest.mark.parametrize("block", [0, 1, 3])
@@ -150,6 +193,7 @@ async def test_old_blocks_inside_a_torn_payload_do_not_forbid_the_cut(store, dir
     assert raw[3 * UNIT_BYTES : 3 * UNIT_BYTES + 8] == b"WPBLOCK\n"
     assert len(copied.blocks) == 3
     assert await recovered(store, log) == end_of(segment, 3)
+    unpublish(directory, log, 2 * UNIT_BYTES)
     flip(only(directory, log, "seg"), 2 * UNIT_BYTES + 200)
     assert await recovered(store, log) == end_of(segment, 2)
 
@@ -269,6 +313,13 @@ async def test_salvage_keeps_what_stands_before_the_damage(store, directory, blo
     assert await salvaged(store, log) == (end_of(segment, block) if block else None)
 
 
+async def test_salvage_gives_up_what_was_published(store, directory):
+    log = FakeLog()
+    segment = await written(store, log, [b"first", b"second"])
+    os.truncate(only(directory, log, "seg"), UNIT_BYTES)
+    assert await salvaged(store, log) == end_of(segment, 1)
+
+
 async def test_salvage_does_not_trust_the_hint(store, directory, hints):
     log = FakeLog()
     segment = await written(store, log, [b"x" * 3000] * 50)
@@ -352,6 +403,7 @@ async def test_a_hint_beyond_the_file_is_void(store, directory, hints):
     log = FakeLog()
     segment = await written(store, log, [b"x" * 3000] * 50)
     os.truncate(only(directory, log, "seg"), 10 * UNIT_BYTES)
+    unpublish(directory, log, 10 * UNIT_BYTES)
     assert await recovered(store, log) == end_of(segment, 10)
 
 
