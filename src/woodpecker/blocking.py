@@ -28,10 +28,11 @@ from woodpecker import app
 from woodpecker.client import client as client_module
 from woodpecker.client import cursor as cursor_module
 from woodpecker.client import log as log_module
+from woodpecker.client import objects as objects_module
 from woodpecker.client import writer as writer_module
 from woodpecker.client.batch import Batch
 from woodpecker.client.entry import Entry, HeaderInput
-from woodpecker.errors import Closed
+from woodpecker.errors import Closed, WoodpeckerError
 from woodpecker.observability.base import SILENT, Observer
 from woodpecker.runtime.portal import Portal
 from woodpecker.storage.url import OptionValue
@@ -204,6 +205,19 @@ class Cursor:
     delete = _mirror(cursor_module.Cursor.delete)
 
 
+class LogObjects:
+    """Objects of a layer above, see ``woodpecker.Log.objects``."""
+
+    def __init__(self, inner: objects_module.LogObjects, portal: Portal) -> None:
+        self._inner = inner
+        self._portal = portal
+
+    put = _mirror(objects_module.LogObjects.put)
+    get = _mirror(objects_module.LogObjects.get)
+    list = _mirror(objects_module.LogObjects.list)
+    delete = _mirror(objects_module.LogObjects.delete)
+
+
 Start = int | str | datetime | Cursor
 End = int | str | datetime | None
 
@@ -227,6 +241,11 @@ class Log:
     def log_id(self) -> str:
         """Identity of this incarnation of the name."""
         return self._inner.log_id
+
+    @property
+    def objects(self) -> LogObjects:
+        """Objects of a layer above that live and are deleted with the log."""
+        return LogObjects(self._inner.objects, self._portal)
 
     def open_writer(
         self, *, producer: str | None = None, claim: tuple[int, str] | None = None
@@ -385,6 +404,11 @@ class LogWriter(_Handle):
     def epoch(self) -> int:
         """This writer's epoch."""
         return self._inner.epoch
+
+    @property
+    def ended_by(self) -> WoodpeckerError | None:
+        """What has ended this writer, or None."""
+        return self._inner.ended_by
 
     def submit(
         self,

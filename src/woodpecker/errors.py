@@ -16,7 +16,7 @@ class WoodpeckerError(Exception):
     """Base of all errors of this library."""
 
     code: ClassVar[str] = "error"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False  # of the class; an instance may know better
 
 
 class InvalidRequest(WoodpeckerError):

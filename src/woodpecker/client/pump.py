@@ -296,7 +296,11 @@ class Pump:
             return Fenced(str(cause), outcome="not_written")
         if isinstance(cause, (LogEnded, Closed)):
             return cause
-        return NotWritten(f"log {self.name!r}: never sent, for the writer ended: {cause}")
+        error = NotWritten(
+            f"log {self.name!r}: never sent, for this writer has ended: {cause}; open a new writer"
+        )
+        error.retryable = False  # not on this writer: the instance says so, for loops that retry
+        return error
 
     # --- waiting ---
 

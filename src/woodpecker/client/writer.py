@@ -31,6 +31,7 @@ from woodpecker.errors import (
     LogEnded,
     NotWritten,
     OutcomeUnknown,
+    WoodpeckerError,
 )
 from woodpecker.runtime.forks import refuse_after_fork
 
@@ -367,6 +368,11 @@ class LogWriter:
     def epoch(self) -> int:
         """This writer's epoch."""
         return self._pump.epoch
+
+    @property
+    def ended_by(self) -> WoodpeckerError | None:
+        """What has ended this writer, or None: then it takes appends until it is closed."""
+        return self._pump.error
 
     async def still_owner(self) -> bool:
         """Whether the log is still this writer's, by one linearizable read begun after the call.

@@ -181,7 +181,7 @@ class WriterRole:
         except (Conflict, NotWritten) as error:
             self._recorder.failed(number, error)
             if isinstance(error, NotWritten):
-                self._is_over = writer._pump.error is not None  # noqa: SLF001  no public name tells
+                self._is_over = writer.ended_by is not None
                 await asyncio.sleep(RETRY_S)
         else:
             first = result.start if isinstance(result, range) else result
