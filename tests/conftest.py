@@ -7,6 +7,7 @@ A skip is allowed at home and printed with its reason, which must say how to ena
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Generator
 
@@ -14,6 +15,11 @@ import pytest
 
 NO_SKIPS = os.environ.get("WOODPECKER_NO_SKIPS") == "1"
 SLOW_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_configure() -> None:
+    """A suite that was started in the background inherits an ignored SIGINT; tests of Ctrl-C need it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
