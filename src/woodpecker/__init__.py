@@ -6,6 +6,7 @@ package (the pure core, the command line's help) does not load the whole.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0.dev0"
+
+# silent unless the application listens: without this, Python itself prints warnings to stderr
+logging.getLogger("woodpecker").addHandler(logging.NullHandler())
 
 __all__ = [
     "AlreadyExists",

@@ -62,7 +62,7 @@ def _refuse_strangers(
     if in_metadata is None:
         raise InvalidRequest(
             f"{objects.url} belongs to a store whose metadata is not at {metadata.url}: "
-            "pass the metadata= that the store was made with"
+            "pass the metadata= that the store was made with, or put back what was lost there"
         )
     raise InvalidRequest(
         f"two stores with one root: {objects.url} is store {in_objects}, but the metadata at "

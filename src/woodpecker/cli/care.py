@@ -125,10 +125,9 @@ def recover(
         if session.is_json:
             print_json(report)
             return
-        print(f"log {name} is closed in good order; its next seq is {report.next_seq}")
+        how = "in good order" if report.loss is None else "with a loss"
+        print(f"log {name} is closed {how}; its next seq is {report.next_seq}")
         if report.loss is not None:
-            print(
-                f"lost, as accepted: what followed seq {report.loss.from_seq}: {report.loss.reason}"
-            )
+            print(f"lost, as accepted: seq {report.loss.from_seq} and later: {report.loss.reason}")
 
     session.with_log(name, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from typing import Annotated, Any
 
@@ -70,6 +71,8 @@ def _globals(
     ] = False,
 ) -> None:
     Debug.on = debug
+    assert logging.lastResort is not None
+    logging.getLogger("woodpecker").addHandler(logging.lastResort)  # warnings go to stderr
     ctx.obj = Session({"store": store, "metadata": metadata, "buffer": buffer, "output": output})
 
 

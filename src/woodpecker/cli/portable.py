@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def export(ctx: typer.Context, name: Name, file: File) -> None:
     """Write a whole log, verified, with its cursors, into one file."""
+    _check(file)
     session: Session = ctx.obj
 
     async def work(log: Log) -> ExportReport:
@@ -37,12 +38,21 @@ def export(ctx: typer.Context, name: Name, file: File) -> None:
 
 def import_(ctx: typer.Context, name: Name, file: File) -> None:
     """Make a log of an exported file, verified: same seqs, entries and cursors."""
+    _check(file)
     session: Session = ctx.obj
 
     async def work(client: Client) -> ExportReport:
         return await client.import_log(name, str(file))
 
     _print(session, session.with_client(work), f"{file} is log {name}")
+
+
+def _check(file: Path) -> None:
+    """An export is checked as a whole before it counts: a pipe cannot be taken back."""
+    from woodpecker.errors import InvalidRequest
+
+    if str(file) == "-":
+        raise InvalidRequest("an export is a file: stdin and stdout will not do; name one")
 
 
 def _print(session: Session, report: ExportReport, done: str) -> None:

@@ -74,7 +74,10 @@ class ReadOnlyDatabase:
             ) as db,
         ):
             if not check_application(db, self._path):
-                raise NotFound(f"{self._path} is empty: no metadata database; create a log first")
+                raise NotFound(
+                    f"{self._path} is empty: no metadata database; create a log first, or put back what "
+                    "belongs to it (a copy needs metadata.sqlite-wal, too)"
+                )
             return work(db)
 
     def _state(self) -> _State:

@@ -15,8 +15,6 @@ from woodpecker.observability.names import Counter, Event, Gauge, Histogram, Spa
 
 ROOT: Final = "woodpecker"
 
-logging.getLogger(ROOT).addHandler(logging.NullHandler())
-
 _LEVELS = logging.getLevelNamesMapping()
 
 

@@ -168,8 +168,8 @@ class FileSegments:
             return self._take_over(ref, accept_loss=False)
         except FileNotFoundError as error:
             raise Corrupt(
-                f"{error.filename} is missing though the end of its log lies in it: restore the file "
-                "(an empty log is no answer)",
+                f"{error.filename} is missing though the end of its log lies in it: restore the file, "
+                "or give the end of the log up with `woodpecker log recover NAME --accept-loss`",
                 where=str(error.filename),
             ) from error
 

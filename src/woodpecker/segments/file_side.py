@@ -78,6 +78,7 @@ class SideFile:
             return cls(fd, path, owner)
         except BaseException:
             os.close(fd)
+            path.unlink()  # whoever tries again makes a new one
             raise
 
     @classmethod

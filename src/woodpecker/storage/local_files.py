@@ -59,7 +59,9 @@ def translate(error: OSError, what: str) -> WoodpeckerError:
     if error.errno in _DISK_FULL:
         return Unavailable(f"{reason}; nothing was written: free space and try again")
     if error.errno in _NOT_ALLOWED:
-        return InvalidRequest(f"{reason}; give this user write access or open with read_only=True")
+        return InvalidRequest(
+            f"{reason}; see to owner and mode, or open with read_only=True to read"
+        )
     if error.errno in _BAD_NAME:
         return InvalidRequest(f"{reason}; choose another name")
     return Unavailable(f"{reason}; check the disk or mount")

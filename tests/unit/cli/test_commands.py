@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,6 +272,38 @@ def test_cursors(cli: Cli, tmp_path: Path) -> None:
     assert "no cursor 'b'" in cli.fails(4, "cursor", "show", "x", "b")
     assert "no cursor 'b'" in cli.fails(4, "cursor", "delete", "x", "b")
     assert b"cursor" in cli.ok("cursor", "list", "x")
+
+
+DIES_WHILE_WRITING = """
+import asyncio, os, sys, woodpecker as wp
+
+async def main():
+    async with wp.connect(sys.argv[1]) as client:
+        writer = await (await client.open_log("x")).open_writer()
+        await writer.append(b"a")
+        os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+def test_a_loss_that_was_accepted_is_told(cli: Cli) -> None:
+    cli.ok("log", "create", "x")
+    subprocess.run([sys.executable, "-c", DIES_WHILE_WRITING, cli.store], check=True, timeout=60)
+    (data,) = (Path(cli.store) / "buffer").glob("*/*.seg")
+    data.unlink()
+    assert "--accept-loss" in cli.fails(14, "log", "recover", "x")
+    told = cli.ok("log", "recover", "x", "--accept-loss").decode()
+    assert "with a loss" in told
+    assert "seq 0 and later" in told
+    assert "good order" in cli.ok("log", "recover", "x").decode()
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_an_export_is_no_pipe(cli: Cli, command: str) -> None:
+    cli.ok("log", "create", "x")
+    assert "name one" in cli.fails(3, command, "x", "-")
+    assert not Path("-").exists()
 
 
 def test_export_and_import(cli: Cli, tmp_path: Path) -> None:

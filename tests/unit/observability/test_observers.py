@@ -131,12 +131,19 @@ def test_without_the_extra_the_error_names_it(module: str, missing: str, extra: 
     assert f"pip install 'woodpecker-wal[{extra}]'" in done.stdout
 
 
-def test_importing_the_library_prints_and_configures_nothing() -> None:
-    program = (
-        "import logging, woodpecker.observability.logging as tree\n"
-        "tree.LoggingObserver().event(tree.Event.CORRUPT, log='a', where='b')\n"
-        "assert not logging.getLogger().handlers\n"
-    )
+@pytest.mark.parametrize(
+    "says",
+    [
+        (
+            "from woodpecker.observability.logging import Event, LoggingObserver\n"
+            "LoggingObserver().event(Event.CORRUPT, log='a', where='b')\n"
+        ),
+        "import woodpecker.client.patience as it\nit._log.warning('still trying')\n",
+    ],
+    ids=["observer", "driver"],
+)
+def test_importing_the_library_prints_and_configures_nothing(says: str) -> None:
+    program = f"import logging\n{says}assert not logging.getLogger().handlers\n"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(ROOT / "src")},

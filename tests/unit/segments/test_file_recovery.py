@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from woodpecker.core.manifest import FilePlace
 from woodpecker.core.register import GrantProducer
 from woodpecker.errors import Corrupt, Fenced, InvalidRequest, NotFound, Unavailable
 from woodpecker.runtime.runtime import SystemRuntime
-from woodpecker.segments import file_append, file_place
+from woodpecker.segments import file_append, file_place, file_side
 from woodpecker.segments.base import SegmentRef
 from woodpecker.segments.file import FileSegments
 from woodpecker.segments.file_aligned import Window
@@ -442,6 +443,24 @@ async def test_two_openers_of_one_segment_number_do_not_meet(store, other):
     await store.drop(slow.ref(), keep_fence=True)
     await winner.append(b"and more")
     assert payloads_of(await read(store, await winner.finish())) == [b"kept", b"and more"]
+
+
+async def test_an_attempt_without_descriptors_leaves_no_file_behind(store, directory, monkeypatch):
+    """A mapping takes a descriptor of its own: the last one may be gone after the file was made."""
+    log = FakeLog()
+
+    def none_left(*args):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_side, "mmap", none_left)
+        with pytest.raises(Unavailable, match="Too many open files"):
+            await log.open(store)
+    assert list((directory / log.log_id).iterdir()) == []
+    log.manifest = replace(log.manifest, next_segment_id=0)
+    segment = await log.open(store)  # the same attempt, tried again
+    await segment.append(b"there")
+    await segment.writer.abandon()
 
 
 async def test_the_same_attempt_cannot_prepare_twice(store):
