@@ -8,10 +8,12 @@ of the latency. It is the only blocking call made in the loop (``_append_inline`
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from mmap import mmap
 
 from woodpecker.codec.block import PackedBlock
@@ -35,6 +37,9 @@ MAX_SEGMENT_BYTES = 1 << 40
 _MARGIN_BYTES = 1 << 16  # headers and padding of what is reserved
 MOST_OPEN_WRITERS = 1000
 _TRIES = 4  # writers looked at for parking when one more opens its files
+_LINE_MS = 5.0  # between looks of a writer that waits for descriptors
+_TRIM_S = 0.05  # after a burst, between looks for writers that can be parked
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _ALONE_MS = 1000.0  # a writer that was silent for so long does not count as another one
 
 
@@ -46,6 +51,7 @@ class Disk:
         self.pace = Pace()
         self._open_writers = open_writers
         self._open: OrderedDict[FileWriter, None] = OrderedDict()  # the least used first
+        self._trimming: asyncio.TimerHandle | None = None
         self._last: object = None
         self._last_ms = -_ALONE_MS
         self._shared_ms = -_ALONE_MS
@@ -63,16 +69,33 @@ class Disk:
         """``writer`` has its files open and uses them; others are parked if too many have."""
         self._open[writer] = None
         self._open.move_to_end(writer)
+        self._park_down_to(self._open_writers)
+        if len(self._open) > self._open_writers and self._trimming is None:
+            loop = asyncio.get_running_loop()
+            self._trimming = loop.call_later(_TRIM_S, self._trim, loop)
+
+    def has_place(self) -> bool:
+        """Whether one more parked writer may open its files; idle ones are parked for it."""
+        self._park_down_to(self._open_writers - 1)
+        return len(self._open) < self._open_writers
+
+    def _park_down_to(self, limit: int) -> None:
         for _ in range(_TRIES):
-            if len(self._open) <= self._open_writers:
+            if len(self._open) <= limit:
                 return
             oldest = next(iter(self._open))
-            if oldest is writer:
-                return  # all others are at work
             if oldest.park():
                 del self._open[oldest]
             else:
                 self._open.move_to_end(oldest)  # at work: try again later
+
+    def _trim(self, loop: asyncio.AbstractEventLoop) -> None:
+        """After a burst: park until no more are open than should be."""
+        self._trimming = None
+        for _ in range(len(self._open) // _TRIES):
+            self._park_down_to(self._open_writers)
+        if len(self._open) > self._open_writers:
+            self._trimming = loop.call_later(_TRIM_S, self._trim, loop)
 
     def released(self, writer: FileWriter) -> None:
         """``writer`` has no files open any more, or never will again."""
@@ -109,6 +132,8 @@ class FileWriter:
         self._timeout_ms = timeout_ms
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job] = deque()
+        self._held: deque[_Job] = deque()  # of these, not on the lane yet: waiting for descriptors
+        self._in_line: asyncio.Task[None] | None = None
         self._submitted_bytes = appender.position.offset
         self.bytes_left = MAX_SEGMENT_BYTES
         self._failure: Callable[[], WoodpeckerError] | None = None
@@ -160,11 +185,7 @@ class FileWriter:
 
     def submit(self, block: PackedBlock) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
-        try:
-            self._make_usable()
-        except OSError as error:
-            self._appender.error = f"{self._appender.file.path}: {error.strerror}"
-            self._fail(self._why(Step.FAILED))
+        is_usable = self._try_to_use()
         if self._failure is not None:
             future.set_exception(self._failure())
             return future
@@ -173,12 +194,44 @@ class FileWriter:
         self.bytes_left = MAX_SEGMENT_BYTES - self._submitted_bytes
         job = _Job(block, future, now_ms + self._timeout_ms)
         self._jobs.append(job)
-        if self._may_append_inline(block, now_ms):
+        if not is_usable:
+            self._stand_in_line(job)
+        elif self._may_append_inline(block, now_ms):
             self._append_inline(job, now_ms)
         else:
             self._lane.put(lambda: self._append(job))
             self._see_to_deadlines()
         return future
+
+    def _try_to_use(self) -> bool:
+        """Have the files open for a block; False: there is no descriptor for them now, or we failed."""
+        if self._held or (self._appender.is_parked and not self._disk.has_place()):
+            return False
+        try:
+            self._make_usable()
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTORS:
+                self._appender.error = f"{self._appender.file.path}: {error.strerror}"
+                self._fail(self._why(Step.FAILED))
+            return False
+        return self._failure is None
+
+    def _stand_in_line(self, job: _Job) -> None:
+        """More writers are at work than may have files open: this block waits for its turn."""
+        self._held.append(job)
+        self._see_to_deadlines()
+        if self._in_line is None or self._in_line.done():
+            self._in_line = self._disk.runtime.spawn(self._wait_in_line(), "file-descriptors")
+
+    async def _wait_in_line(self) -> None:
+        while self._held and self._failure is None:
+            await self._disk.runtime.sleep_ms(_LINE_MS)
+            held, self._held = self._held, deque()
+            if not self._try_to_use():
+                self._held = held
+                continue
+            for job in held:
+                self._lane.put(partial(self._append, job))
 
     def _make_usable(self) -> None:
         """Have the files open, and be the last one to be parked. Raises: OSError."""
@@ -251,6 +304,7 @@ class FileWriter:
     def _fail(self, why: Callable[[], WoodpeckerError]) -> None:
         self._failure = why
         self._appender.is_stopped = True
+        self._held.clear()
         while self._jobs:
             future = self._jobs.popleft().future
             if not future.done():
@@ -316,8 +370,9 @@ class FileWriter:
     async def _release(self, work: Callable[[], None]) -> None:
         self._is_released = True
         self._disk.released(self)
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in (self._watch, self._in_line):
+            if task is not None:
+                task.cancel()
         path = self._appender.file.path
         try:
             async with asyncio.timeout(self._timeout_ms / 1000):

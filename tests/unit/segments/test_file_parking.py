@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -177,3 +178,32 @@ async def test_no_descriptor_left_refuses_and_the_writer_lives(store, tmp_path, 
             segment.writer.reserve(100)
     await segment.submit(block)
     assert payloads_of(await read(store, log.ref())) == [b"before", b"after"]
+
+
+async def test_a_burst_over_more_logs_than_descriptors_is_written_in_turn(tmp_path):
+    """Every writer has a block at once; only so many may have files open; nobody is ended by that."""
+    script = """
+import asyncio, resource, sys
+import woodpecker as wp
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+async def main():
+    async with wp.connect(sys.argv[1], background=False) as client:
+        writers = []
+        for i in range(200):
+            writer = await (await client.create_log(f"l{i}")).open_writer()
+            await writer.append(b"x")
+            writers.append(writer)
+        for _ in range(3):
+            got = await asyncio.gather(*(w.append(b"y") for w in writers), return_exceptions=True)
+            bad = [g for g in got if isinstance(g, BaseException)]
+            assert not bad, (len(bad), bad[0])
+        await asyncio.sleep(0.5)
+        log = await client.open_log("l7")
+        assert [e.payload async for e in log.read()] == [b"x", b"y", b"y", b"y"]
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(tmp_path / "store"), stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()[-2000:]
