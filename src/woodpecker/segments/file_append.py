@@ -274,6 +274,8 @@ class Appender:
         """
         if self.room.is_busy or self.zeros.is_busy:
             return False
+        os.ftruncate(self.file.fd, self.position.offset)  # room ahead: it is taken again on return
+        self.room.end = self.zeros.end = self.position.offset
         fcntl.flock(self.file.fd, fcntl.LOCK_UN)  # also of a copy that a forked child may have
         self.file.close()
         self.side.close()

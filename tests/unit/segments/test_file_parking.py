@@ -207,3 +207,15 @@ asyncio.run(main())
     )
     _, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()[-2000:]
+
+
+async def test_a_parked_writer_gives_its_room_back(store, tmp_path):
+    opened = [await open_log(store, number) for number in range(12)]
+    for _, segment in opened:
+        await segment.append(b"x")
+    sizes = sorted(path.stat().st_size for path in tmp_path.rglob("*.seg"))
+    assert sizes[:4] == [4096] * 4  # one block; the rest of the room was ahead of it
+    for log, segment in opened:
+        await segment.append(b"y")  # it comes back
+        assert payloads_of(await read(store, log.ref())) == [b"x", b"y"]
+        await segment.finish()
