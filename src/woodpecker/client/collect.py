@@ -21,7 +21,7 @@ from woodpecker.core.collect import (
 )
 from woodpecker.core.ids import ZERO_DIGEST, Kind, State
 from woodpecker.core.manifest import Manifest, Segment
-from woodpecker.errors import InvalidRequest
+from woodpecker.errors import Corrupt, InvalidRequest
 from woodpecker.observability.names import Counter, Span
 from woodpecker.segments.base import SegmentRef, SegmentStore
 from woodpecker.storage.base import ObjectInfo, ObjectStore
@@ -55,11 +55,23 @@ async def _collect_objects(env: Environment, manifest: Manifest, objects: Object
     async for batch in _batches(objects, keys.log_prefix(manifest.log_id)):
         items = [(info.key, item) for info in batch if (item := item_of(info)) is not None]
         collector = await _collector(env, manifest, [item for _, item in items])
+        for key, item in items:
+            if collector.is_from_the_future(item):
+                raise _older(env, manifest, f"{objects.url}/{key}")
         doomed = [key for key, item in items if collector.is_garbage(item)]
         if doomed:
             await objects.delete(doomed)
         count += len(doomed)
     return count
+
+
+def _older(env: Environment, manifest: Manifest, where: str) -> Corrupt:
+    return Corrupt(
+        f"log {manifest.name!r}: {where} belongs to a later segment than the metadata at "
+        f"{env.catalog.store.url} knows: an old copy of the metadata was put in place. Nothing is "
+        "deleted; stop all writers and put the newest metadata back",
+        where=where,
+    )
 
 
 async def _batches(objects: ObjectStore, prefix: str) -> AsyncIterator[list[ObjectInfo]]:

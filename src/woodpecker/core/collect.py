@@ -86,6 +86,16 @@ class Collector:
         self._upper = upper
         self._inline = {segment.id: segment for segment in manifest.segments}
 
+    def is_from_the_future(self, item: Item) -> bool:
+        """Whether ``item`` proves that this manifest is older than the data beside it.
+
+        Blocks and sealed objects are written only after the CAS that opened their segment, and were
+        listed before the manifest was read: somebody put an old copy of the metadata in place.
+        """
+        if not isinstance(item, BlockItem | SealedItem):
+            return False
+        return item.segment_id >= self._manifest.next_segment_id
+
     def is_garbage(self, item: Item) -> bool:
         """Whether nothing refers to ``item`` and nothing ever can."""
         match item:
