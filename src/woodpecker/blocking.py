@@ -71,6 +71,7 @@ class _Handle:
     """A handle that is left by ``with``."""
 
     def close(self) -> None:
+        """Let go of what is held; every handle has its own."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
