@@ -97,7 +97,7 @@ class Environment:
 
     def source(self, manifest: Manifest, segment: Segment) -> BlockSource:
         """Reader of one segment, in whatever state the manifest shows it."""
-        ref = SegmentRef(log_id=manifest.log_id, segment=segment)
+        ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
         if segment.sealed is not None:
             return SealedSource(self.objects_of(manifest, segment), self.runtime, ref)
         return self.store_of(manifest, segment).source(ref)

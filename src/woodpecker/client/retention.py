@@ -146,7 +146,7 @@ async def delete_segments(
 
 
 async def _drop_blocks(env: Environment, manifest: Manifest, segment: Segment) -> None:
-    ref = SegmentRef(log_id=manifest.log_id, segment=segment)
+    ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
     try:
         await env.store_of(manifest, segment).drop(ref, keep_fence=True)
     except Unavailable:

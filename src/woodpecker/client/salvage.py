@@ -52,7 +52,7 @@ async def _recover(
 ) -> tuple[Recovered, str | None]:
     """What the segment holds, and why that may not be all."""
     store = env.store_of(manifest, segment)
-    ref = SegmentRef(log_id=manifest.log_id, segment=segment)
+    ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
     try:
         return await store.recover(ref, token=token), None
     except (Corrupt, Unavailable, NotFound) as error:

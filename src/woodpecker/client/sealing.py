@@ -86,7 +86,7 @@ async def seal_segment(env: Environment, manifest: Manifest, segment: Segment) -
     env.hub.moved(manifest.log_id)
     shown = await env.catalog.read(manifest.name, log_id=manifest.log_id)
     if all(kept.id != segment.id or kept.state is State.SEALED for kept in shown.segments):
-        ref = SegmentRef(log_id=manifest.log_id, segment=segment)
+        ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
         await env.store_of(manifest, segment).drop(ref, keep_fence=True)
     took_ms = env.runtime.monotonic_ms() - started_ms
     env.observer.count(Counter.SEALED)
@@ -141,7 +141,7 @@ async def _seal_in_place(
     if not is_padded(segment, objects, key):
         return False
     scan = await scan_blocks(env, manifest, segment)
-    ref = SegmentRef(log_id=manifest.log_id, segment=segment)
+    ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
     sealed = await env.store_of(manifest, segment).seal_in_place(
         ref, lambda offsets, at: scan.tail(before, offsets, at), objects, key
     )

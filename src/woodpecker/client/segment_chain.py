@@ -14,7 +14,7 @@ from woodpecker.codec.block import PackedBlock, pack
 from woodpecker.core.batcher import Draft
 from woodpecker.core.commands import CloseSegment, OpenSegment
 from woodpecker.core.ids import Kind, State
-from woodpecker.core.manifest import End, Manifest, Options, Segment
+from woodpecker.core.manifest import End, Manifest, Options, Segment, placed
 from woodpecker.core.register import Register
 from woodpecker.core.rolling import is_due, is_overgrown, should_prepare
 from woodpecker.errors import Fenced
@@ -139,14 +139,13 @@ class SegmentChain:
         return self.has_blocks and self.age_left_ms() <= 0
 
     def is_roll_due(self) -> bool:
-        """Whether the open segment is big or old enough."""
+        """Whether the open segment is big or old enough, or its store wants to go on elsewhere."""
         at = self._open
-        return at is not None and is_due(
-            self.options,
-            size_bytes=at.bytes,
-            blocks=at.blocks,
-            age_ms=self._env.runtime.monotonic_ms() - at.opened_ms,
-        )
+        if at is None:
+            return False
+        age_ms = self._env.runtime.monotonic_ms() - at.opened_ms
+        is_full = is_due(self.options, size_bytes=at.bytes, blocks=at.blocks, age_ms=age_ms)
+        return is_full or (at.blocks > 0 and at.writer.wants_roll)
 
     def is_overgrown(self) -> bool:
         """Whether it has grown past what may wait for the metadata store."""
@@ -202,7 +201,7 @@ class SegmentChain:
             read_manifest=self._read,
             timeout_ms=manifest.options.append_timeout_ms,
         )
-        self._ahead = (replace(segment, place=place), writer)
+        self._ahead = (placed(segment, place), writer)
 
     def _is_ahead_good(self, manifest: Manifest) -> bool:
         """Whether what is ready fits the log's options as they are now."""

@@ -88,7 +88,7 @@ async def close_open_segment(
     segment = manifest.open_segment
     if segment is None:
         return manifest, register
-    ref = SegmentRef(log_id=manifest.log_id, segment=segment)
+    ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
     span = env.observer.span(Span.RECOVER, log=name, segment=segment.id, kind=str(segment.kind))
     try:
         with span:

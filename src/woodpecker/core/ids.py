@@ -15,6 +15,7 @@ from enum import StrEnum
 from woodpecker.errors import InvalidRequest
 
 NO_ENTRY = -1  # the LAC (inclusive) of a log or segment in which nothing is confirmed
+NO_BLOCK = -1  # "last block" of a segment, or of a node's copy of it, that has none
 ZERO_DIGEST = "0" * 32  # what the first block of a log links to
 
 MAX_PAYLOAD_BYTES = 64 << 20

@@ -12,7 +12,7 @@ Invariants (checked by ``transitions.check``):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from woodpecker.core.ids import ZERO_DIGEST, Kind, State
 from woodpecker.core.register import EMPTY_REGISTER, Register
@@ -39,6 +39,26 @@ class FilePlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One node of an ensemble, in the incarnation it had then: another one knows nothing of it."""
+
+    node: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ensemble:
+    """The nodes that hold a ``quorum`` segment, and how many of them must have a block (A)."""
+
+    members: tuple[Member, ...]
+    acks: int
+
+
+Place = FilePlace | Ensemble
+"""What ``SegmentStore.prepare`` found: goes into the CAS that opens the segment, fixed for its life."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
     """The sealed object of a segment: key, size in bytes, XXH3-128 of its bytes."""
 
@@ -60,6 +80,7 @@ class Segment:
     prev_digest: str  # the chain digest its first block links to
     storage: int = 0  # index into Manifest.storages: where it is (to be) sealed, and its blocks are
     place: FilePlace | None = None  # kind file only
+    ensemble: Ensemble | None = None  # kind quorum only
     end: End | None = None
     sealed: Sealed | None = None
     bytes: int = 0  # of its blocks as stored, without padding; known once closed
@@ -67,6 +88,13 @@ class Segment:
     last_timestamp_us: int = 0
     opened_at_ms: int = 0
     closed_at_ms: int = 0
+
+
+def placed(segment: Segment, place: Place | None) -> Segment:
+    """The segment with the place that was prepared for it."""
+    if isinstance(place, Ensemble):
+        return replace(segment, ensemble=place)
+    return replace(segment, place=place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from woodpecker.codec.block import Block, PackedBlock
 from woodpecker.core.ids import Kind
-from woodpecker.core.manifest import End, FilePlace, Manifest, Sealed, Segment
+from woodpecker.core.manifest import End, Manifest, Place, Sealed, Segment
 from woodpecker.core.register import BlockFacts
 from woodpecker.storage.base import ObjectStore
 
@@ -25,6 +25,7 @@ class SegmentRef:
 
     log_id: str
     segment: Segment
+    name: str = ""  # of the log: nodes of kind quorum find its manifest by it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class SegmentWriter(Protocol):
     slots: int  # blocks that may be in flight
     partial_slots: int  # a partial block is cut only while fewer blocks than this are in flight
     bytes_left: int  # room for blocks in this segment, by the store's own limits
+    wants_roll: bool  # the segment should be closed soon and the next one opened elsewhere
 
     def begin(self, segment: Segment) -> None:
         """The CAS has opened the segment: its base_seq and prev_digest are final; blocks follow."""
@@ -136,10 +138,10 @@ class SegmentStore(Protocol):
 
     async def prepare(
         self, log_id: str, segment: Segment, *, read_manifest: ReadManifest, timeout_ms: int
-    ) -> tuple[FilePlace | None, SegmentWriter]:
+    ) -> tuple[Place | None, SegmentWriter]:
         """Get everything ready and durable for a segment that the next CAS opens.
 
-        ``segment`` has no place yet; for kind file the place returned must be put into the CAS. Its
+        ``segment`` has no place yet; a place returned (kinds file, quorum) goes into the CAS. Its
         base_seq and prev_digest may still change: the segment before goes on while this one is made
         ready (see ``begin``).
         Raises: NotWritten (disk full), Unavailable, InvalidRequest.

@@ -136,6 +136,7 @@ class FileWriter:
         self._in_line: asyncio.Task[None] | None = None
         self._submitted_bytes = appender.position.offset
         self.bytes_left = MAX_SEGMENT_BYTES
+        self.wants_roll = False
         self._failure: Callable[[], WoodpeckerError] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._has_begun = False

@@ -50,6 +50,7 @@ class ObjectSegmentWriter:
     slots = SLOTS
     partial_slots = 1
     bytes_left = NO_LIMIT_BYTES
+    wants_roll = False
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from woodpecker.codec.block import PackedBlock
 from woodpecker.core.ids import Kind
-from woodpecker.core.manifest import End, FilePlace, Sealed, Segment
+from woodpecker.core.manifest import End, Place, Sealed, Segment
 from woodpecker.errors import NotWritten, OutcomeUnknown, Unavailable
 from woodpecker.metadata.base import Lease, MetadataStore, Record
 from woodpecker.runtime.runtime import Runtime
@@ -256,7 +256,7 @@ class FaultySegments:
 
     async def prepare(
         self, log_id: str, segment: Segment, *, read_manifest: ReadManifest, timeout_ms: int
-    ) -> tuple[FilePlace | None, SegmentWriter]:
+    ) -> tuple[Place | None, SegmentWriter]:
         if self.faults.is_full:
             raise NotWritten("the disk is full: make room")
         place, writer = await self.inner.prepare(
@@ -298,6 +298,7 @@ class FaultySegmentWriter:
         self.slots = inner.slots
         self.partial_slots = inner.partial_slots
         self.bytes_left = inner.bytes_left
+        self.wants_roll = inner.wants_roll
 
     def begin(self, segment: Segment) -> None:
         self._inner.begin(segment)

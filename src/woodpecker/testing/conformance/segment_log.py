@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from woodpecker.codec.block import Block, PackedBlock, pack
 from woodpecker.core.batcher import BatchMark, Draft
 from woodpecker.core.ids import ZERO_DIGEST, State
-from woodpecker.core.manifest import End, FilePlace, Manifest, Segment
+from woodpecker.core.manifest import End, Manifest, Place, Segment, placed
 from woodpecker.core.register import EndLog, GrantProducer
 from woodpecker.segments.base import SegmentRef, SegmentStore, SegmentWriter
 
@@ -37,11 +37,11 @@ class FakeLog:
     ) -> OpenSegment:
         """Prepare and open the next segment, as the log's only writer."""
         segment, place, writer = await self.prepare(store, timeout_ms=timeout_ms)
-        return self.open_prepared(replace(segment, place=place), writer, base=base)
+        return self.open_prepared(placed(segment, place), writer, base=base)
 
     async def prepare(
         self, store: SegmentStore, *, timeout_ms: int = TIMEOUT_MS
-    ) -> tuple[Segment, FilePlace | None, SegmentWriter]:
+    ) -> tuple[Segment, Place | None, SegmentWriter]:
         """Make the next segment ready; where it begins is not known yet."""
         segment = Segment(
             id=self.manifest.next_segment_id,

@@ -22,7 +22,7 @@ import pytest
 import pytest_asyncio
 
 from woodpecker.core.ids import ZERO_DIGEST
-from woodpecker.core.manifest import End
+from woodpecker.core.manifest import End, placed
 from woodpecker.core.register import EndLog, GrantProducer
 from woodpecker.errors import Fenced, NotFound, OutcomeUnknown, WoodpeckerError
 from woodpecker.segments.base import Recovered, SegmentRef, SegmentStore
@@ -403,7 +403,7 @@ class SegmentStoreSuite:
         prepared, place, writer = await log.prepare(store)
         await first.append(b"more")
         await first.finish()
-        second = log.open_prepared(replace(prepared, place=place), writer)
+        second = log.open_prepared(placed(prepared, place), writer)
         source = store.source(log.ref())
         assert await source.visible_end() == 2
         await source.close()

@@ -1,0 +1,1 @@
+"""The LogStore node: one journal, many copies of segments."""
