@@ -7,7 +7,6 @@ link arrive in the order in which they were sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -102,6 +101,3 @@ class Server(Protocol):
 
     async def close(self) -> None:
         """Stop listening, close all connections."""
-
-
-Serve = Awaitable[Server]

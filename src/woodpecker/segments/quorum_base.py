@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from woodpecker.core.manifest import Ensemble, Manifest, Member
@@ -11,7 +11,9 @@ from woodpecker.core.manifest import Ensemble, Manifest, Member
 class Nodes(Protocol):
     """The LogStore nodes of one cluster, as one client sees them. One event loop."""
 
-    async def choose(self, manifest: Manifest, *, avoid: Set[str] = frozenset()) -> Ensemble:
+    async def choose(
+        self, manifest: Manifest, *, avoid: AbstractSet[str] = frozenset()
+    ) -> Ensemble:
         """Nodes for the next segment of a log, by its options; fewer (2 of 2) where no more live.
 
         Args:
