@@ -13,18 +13,14 @@ from woodpecker.metadata.etcd import EtcdMetadata
 from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
 from woodpecker.metadata.objects import ObjectMetadata
 from woodpecker.metadata.sqlite import SqliteMetadata
+from woodpecker.programs import HOW_TO_GET_ETCD, find_packaged_etcd, find_system_etcd
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.storage.cloud import CloudObjectStore
 from woodpecker.storage.local import LocalObjectStore
 from woodpecker.storage.memory import MemoryBucket, MemoryObjectStore
 from woodpecker.storage.url import parse_store_url
 from woodpecker.testing.conformance.metadata_store import MetadataStoreSuite
-from woodpecker.testing.servers.etcd import (
-    HOW_TO_GET,
-    EtcdCluster,
-    find_packaged_etcd,
-    find_system_etcd,
-)
+from woodpecker.testing.servers.etcd import EtcdCluster
 from woodpecker.testing.servers.seaweed import SeaweedServer
 
 RUNTIME = SystemRuntime()
@@ -120,5 +116,5 @@ def system_etcd(tmp_path_factory: pytest.TempPathFactory):
 
 def _cluster(tmp_path_factory: pytest.TempPathFactory, binary: Path | None) -> EtcdCluster:
     if binary is None:
-        pytest.skip(HOW_TO_GET)
+        pytest.skip(HOW_TO_GET_ETCD)
     return EtcdCluster(tmp_path_factory.mktemp("etcd"), binary=binary)

@@ -20,9 +20,10 @@ from woodpecker.errors import (
     WoodpeckerError,
 )
 from woodpecker.metadata.etcd import EtcdLogin, EtcdMetadata, EtcdTls
+from woodpecker.programs import HOW_TO_GET_ETCD, find_etcd
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.testing.servers.certificates import make_certificates
-from woodpecker.testing.servers.etcd import HOW_TO_GET, EtcdCluster, find_etcd
+from woodpecker.testing.servers.etcd import EtcdCluster
 
 T = TypeVar("T")
 RUNTIME = SystemRuntime()
@@ -30,7 +31,7 @@ KEY = "meta/log/orders"
 PATIENCE_S = 30
 
 if find_etcd() is None:
-    pytest.skip(HOW_TO_GET, allow_module_level=True)
+    pytest.skip(HOW_TO_GET_ETCD, allow_module_level=True)
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from tests.integration.whole_life import live
 
 import woodpecker as wp
 from woodpecker.errors import NotFound, Unavailable
+from woodpecker.programs import HOW_TO_GET_ETCD, find_etcd
 from woodpecker.testing.servers.azurite import AzuriteServer, install_azurite
 from woodpecker.testing.servers.certificates import make_certificates
-from woodpecker.testing.servers.etcd import HOW_TO_GET, EtcdCluster, find_etcd
+from woodpecker.testing.servers.etcd import EtcdCluster
 from woodpecker.testing.servers.gcs import GcsServer
 from woodpecker.testing.servers.seaweed import SeaweedServer
 
@@ -94,7 +95,7 @@ async def test_gcs(tmp_path):
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory):
     if find_etcd() is None:
-        pytest.skip(HOW_TO_GET)
+        pytest.skip(HOW_TO_GET_ETCD)
     with EtcdCluster(tmp_path_factory.mktemp("etcd"), members=3) as running:
         yield running
 
@@ -112,7 +113,7 @@ async def test_metadata_in_etcd_files_in_a_directory(etcd, tmp_path, monkeypatch
 
 async def test_etcd_with_tls_and_password(tmp_path, monkeypatch):
     if find_etcd() is None:
-        pytest.skip(HOW_TO_GET)
+        pytest.skip(HOW_TO_GET_ETCD)
     monkeypatch.setattr("woodpecker.app.is_local", lambda _: True)
     certificates = make_certificates(tmp_path / "certificates")
     with EtcdCluster(tmp_path / "etcd", certificates=certificates) as cluster:
@@ -133,7 +134,7 @@ async def test_etcd_with_tls_and_password(tmp_path, monkeypatch):
 async def test_a_killed_etcd_stops_only_what_needs_it(tmp_path, monkeypatch):
     """Appends go on in the open segment; after the restart rolls and take-overs do as well."""
     if find_etcd() is None:
-        pytest.skip(HOW_TO_GET)
+        pytest.skip(HOW_TO_GET_ETCD)
     monkeypatch.setattr("woodpecker.app.is_local", lambda _: True)
     with EtcdCluster(tmp_path / "etcd") as cluster:
         metadata = f"etcd://{cluster.endpoints[0]}/root?timeout_ms=700"

