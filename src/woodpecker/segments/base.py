@@ -175,6 +175,13 @@ class SegmentStore(Protocol):
         Raises: NotFound: the segment is gone. Corrupt, Unavailable.
         """
 
+    async def hand_over(self, ref: SegmentRef) -> bool:
+        """Ask whoever is closer to the data to seal a CLOSED segment (kind quorum: its nodes).
+
+        True: somebody was asked, which is no promise. False: nobody is closer than the caller, or
+        nobody could be asked. Raises: nothing.
+        """
+
     async def drop(self, ref: SegmentRef, *, keep_fence: bool) -> None:
         """Delete the blocks of a segment that is SEALED, trimmed, never opened, or of a deleted log.
 

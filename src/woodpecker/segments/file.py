@@ -96,6 +96,10 @@ class FileSegments:
             read_only=self._read_only,
         )
 
+    async def hand_over(self, ref: SegmentRef) -> bool:
+        """False: only this machine can reach the file."""
+        return False
+
     async def drop(self, ref: SegmentRef, *, keep_fence: bool) -> None:
         """Nothing fences by name here: a sleeping writer looks at the mapping it holds."""
         self._check_writable()

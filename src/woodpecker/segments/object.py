@@ -171,6 +171,10 @@ class ObjectSegments:
         """Never possible: blocks are objects of their own."""
         return None
 
+    async def hand_over(self, ref: SegmentRef) -> bool:
+        """False: every client is as close to the bucket as any other."""
+        return False
+
     async def drop(self, ref: SegmentRef, *, keep_fence: bool) -> None:
         """Delete block objects; end marks, told by their size, only without ``keep_fence``."""
         prefix = keys.segment_prefix(ref.log_id, ref.segment.id)

@@ -278,6 +278,9 @@ class FaultySegments:
     ) -> Sealed | None:
         return await self.inner.seal_in_place(ref, tail, objects, key)
 
+    async def hand_over(self, ref: SegmentRef) -> bool:
+        return await self.inner.hand_over(ref)
+
     async def drop(self, ref: SegmentRef, *, keep_fence: bool) -> None:
         await self.inner.drop(ref, keep_fence=keep_fence)
 
