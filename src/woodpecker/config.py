@@ -2,7 +2,8 @@
 
 The file is the first of ``$WOODPECKER_CONFIG``, ``./woodpecker.toml`` and
 ``$XDG_CONFIG_HOME/woodpecker/woodpecker.toml``. Table ``[log]`` (``WOODPECKER_LOG_...``) holds the
-options that ``log create`` gives to new logs. The library itself reads none of this.
+options that ``log create`` gives to new logs, table ``[logstore]`` (``WOODPECKER_LOGSTORE_...``) what
+``logstore serve`` needs. The library itself reads none of this, but for secrets (``_OF_OTHERS``).
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from woodpecker.storage.url import nearest
 
 PREFIX, FILE_VARIABLE = "WOODPECKER_", "WOODPECKER_CONFIG"
 OUTPUTS = ("table", "json")
-_OF_OTHERS = {  # read elsewhere: credentials of etcd (app.py), the test suite's switch
+TABLES = ("log", "logstore")
+_OF_OTHERS = {  # read elsewhere: secrets (app.py), the test suite's switch
     FILE_VARIABLE,
     "WOODPECKER_ETCD_USER",
     "WOODPECKER_ETCD_PASSWORD",
+    "WOODPECKER_SECRET",
     "WOODPECKER_NO_SKIPS",
 }
 _OF_ONE_STORE = ("metadata", "buffer")  # these belong to the store named beside them
@@ -34,13 +37,15 @@ Value = str | int | bool | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting: what it is, and what it may be."""
+    """One setting: what it is, and what it may be. With ``high`` it is a whole number."""
 
     name: str
     text: str
     default: Value = None
     unit: str = ""
     bounds: str = ""
+    low: int = 0
+    high: int | None = None
 
     @property
     def variable(self) -> str:
@@ -80,16 +85,49 @@ def bounds_text(bound: Bound) -> str:
     return f"{text}, none" if bound.nullable else text
 
 
+_PLAIN = (
+    Setting(
+        name="store", text="URL of the store, a directory, or wp://host:port,host:port of its nodes"
+    ),
+    Setting(name="metadata", text="URL of another metadata store", bounds="etcd://..."),
+    Setting(name="buffer", text="directory for open segments of a bucket", bounds="file://..."),
+    Setting(name="read_only", text="never write", default=False, bounds="true, false"),
+    Setting(name="output", text="how results are printed", default="table", bounds="table, json"),
+    Setting(name="zone", text="zone of this machine: nodes of the same one are read first"),
+    Setting(name="secret_file", text="file with the secret that nodes and clients share"),
+    Setting(name="tls_ca", text="PEM file: who signs the nodes' certificates; turns TLS on"),
+    Setting(name="tls_cert", text="PEM file: certificate of this node or client"),
+    Setting(name="tls_key", text="PEM file: its private key"),
+)
+
+
+def _number(name: str, text: str, default: int | None, low: int, high: int) -> Setting:
+    return Setting(
+        name=name, text=text, default=default, unit=_unit(name), low=low, high=high,
+        bounds=f"{low} .. {high}" + ("" if default is not None else ", none"),
+    )  # fmt: skip
+
+
+_LOGSTORE = (
+    Setting(name="logstore.node", text="name of the node, for ever"),
+    Setting(name="logstore.dir", text="directory of its journal, on a local disk"),
+    Setting(
+        name="logstore.listen",
+        text="where it listens",
+        default="127.0.0.1:7100",
+        bounds="HOST:PORT",
+    ),
+    Setting(
+        name="logstore.advertise",
+        text="where others reach it (default: listen)",
+        bounds="HOST:PORT",
+    ),
+    Setting(name="logstore.http", text="where metrics and health are served", bounds="HOST:PORT"),
+    Setting(name="logstore.group", text="resource group: logs can be kept to one"),
+)
+
+
 def _settings() -> dict[str, Setting]:
-    plain = [
-        Setting(name="store", text="URL of the store, or a directory"),
-        Setting(name="metadata", text="URL of another metadata store", bounds="etcd://..."),
-        Setting(name="buffer", text="directory for open segments of a bucket", bounds="file://..."),
-        Setting(name="read_only", text="never write", default=False, bounds="true, false"),
-        Setting(
-            name="output", text="how results are printed", default="table", bounds="table, json"
-        ),
-    ]
     defaults = Options()
     options = [
         Setting(
@@ -101,7 +139,7 @@ def _settings() -> dict[str, Setting]:
         )
         for name, bound in BOUNDS.items()
     ]
-    return {setting.name: setting for setting in (*plain, *options)}
+    return {setting.name: setting for setting in (*_PLAIN, *options, *_LOGSTORE)}
 
 
 SETTINGS = _settings()
@@ -183,8 +221,8 @@ def _from_file(path: Path) -> dict[str, Chosen]:
         raise InvalidRequest(f"{path} cannot be read as TOML: {error}") from None
     found: dict[str, Any] = {}
     for name, value in tables.items():
-        if name == "log" and isinstance(value, dict):
-            found |= {f"log.{option}": setting for option, setting in value.items()}
+        if name in TABLES and isinstance(value, dict):
+            found |= {f"{name}.{option}": setting for option, setting in value.items()}
         else:
             found[name] = value
     return {
@@ -220,11 +258,27 @@ def _checked(name: str, value: object, source: str) -> Value:
         if str(value).lower() not in known:
             raise InvalidRequest(f"{source}: {name}={value!r}: must be true or false")
         return known[str(value).lower()]
+    if SETTINGS[name].high is not None:
+        return _whole_number(SETTINGS[name], value, source)
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"{source}: {name}={value!r}: must be text")
     if name == "output" and value not in OUTPUTS:
         raise InvalidRequest(f"{source}: output={value!r}: must be one of {', '.join(OUTPUTS)}")
     return value
+
+
+def _whole_number(setting: Setting, value: object, source: str) -> int | None:
+    if setting.default is None and str(value).lower() == "none":
+        return None
+    try:
+        number = None if isinstance(value, bool) else int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        number = None
+    if number is None or not setting.low <= number <= (setting.high or 0):
+        raise InvalidRequest(
+            f"{source}: {setting.name}={value!r}: must be a whole number within {setting.bounds}"
+        )
+    return int(number)
 
 
 def _log_option(name: str, value: object, source: str) -> Value:
