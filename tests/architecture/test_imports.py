@@ -23,6 +23,7 @@ THIRD_PARTY = {
     "woodpecker.metadata.etcd": {"grpc", "google"},
     "woodpecker.segments": {"xxhash"},
     "woodpecker.observability.prometheus": {"prometheus_client"},
+    "woodpecker.logstore.metrics": {"prometheus_client"},
     "woodpecker.observability.otel": {"opentelemetry"},
     "woodpecker.bench": {"obstore", "localbucket"},
     "woodpecker.cli": {"typer", "click", "rich", "msgspec", "uvloop"},
@@ -33,9 +34,10 @@ THIRD_PARTY = {
 }  # fmt: skip
 
 ADAPTERS = {
-    "woodpecker.storage": ("memory", "local", "cloud"),
+    "woodpecker.storage": ("memory", "local", "cloud", "through_nodes"),
     "woodpecker.metadata": ("memory", "sqlite", "etcd", "objects"),
     "woodpecker.segments": ("file", "object", "quorum"),
+    "woodpecker.rpc": ("tcp", "memory"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Observer for Prometheus (``pip install 'woodpecker-wal[prometheus]'``).
+"""Observer for Prometheus.
 
 Counters, gauges and histograms of ``names.py`` as ``woodpecker_*``; each event is counted in
 ``woodpecker_events_total{event=}``. Labels that a name does not declare are an error of ours.
@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from woodpecker.errors import InvalidRequest
+import prometheus_client as client
+
 from woodpecker.observability.base import Field
 from woodpecker.observability.names import Counter, Event, Gauge, Histogram, Span
-
-try:
-    import prometheus_client as client
-except ImportError as error:
-    raise InvalidRequest(
-        "the Prometheus observer needs the package prometheus-client: "
-        "pip install 'woodpecker-wal[prometheus]'"
-    ) from error
 
 PREFIX = "woodpecker_"
 _MS_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 10_000, 60_000)
