@@ -30,8 +30,14 @@ class Call:
 
     Attributes:
         process: one life of one process. number: of the call, unique in that process.
-        kind: "open" | "append" | "resolve" | "trim" | "tail". at_ns: before acting.
-        epoch: of the writer an append goes through. expect: its ``expect_seq``. before: of a trim.
+        kind: "open" | "append" | "resolve" | "trim" | "tail" | "end" | "cursor" | "read".
+        at_ns: before acting.
+        epoch: of the writer an append goes through. expect: its ``expect_seq``.
+        name: the producer an append belongs to, with its ``sequence``: the same name and sequence
+            again is the same batch again, with the same items. Of "cursor": which one is created,
+            committed or (``before`` is None) deleted.
+        before: of a trim; the position of a cursor; where a "read" begins. hold: a trim that
+            respects cursors.
     """
 
     tag: ClassVar[str] = "call"
@@ -43,6 +49,9 @@ class Call:
     epoch: int = 0
     expect: int | None = None
     before: int | None = None
+    name: str = ""
+    sequence: int | None = None
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +61,9 @@ class Return:
     Attributes:
         outcome: "ok"; "refused": it had no effect and said why; "not_written": no effect, never will
             have; "unknown". error: code of the error, empty for "ok".
-        value: of "ok": first seq (append), trim point (trim), tail (tail), next seq (open); of a
-            refused append: the next seq it named.
+        value: of "ok": first seq (append), trim point (trim), tail (tail), next seq (open, end),
+            position (cursor); of a refused append: the next seq it named; of a read or cursor
+            refused as out of range: the earliest seq it named.
         epoch: of "ok" for open.
     """
 

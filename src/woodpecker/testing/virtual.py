@@ -25,12 +25,10 @@ class Hang(AssertionError):
 class _Task(asyncio.Task[Any]):
     """Hashes by its number: sets of tasks come out in one order in every run."""
 
-    spawned = 0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _Task.spawned += 1
-        self._number = _Task.spawned
-        super().__init__(*args, **kwargs)
+    def __init__(self, work: Any, *, loop: VirtualLoop, **kwargs: Any) -> None:
+        loop.spawned += 1
+        self._number = loop.spawned
+        super().__init__(work, loop=loop, **kwargs)
 
     def __hash__(self) -> int:
         return self._number
@@ -71,9 +69,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock = _Clock()
         super().__init__(self._clock)
         self._clock.loop = self
+        self.spawned = 0  # tasks; a loop counts its own, whatever ran before it
         self.complaints: list[dict[str, Any]] = []
         self.set_exception_handler(lambda _, context: self.complaints.append(context))
-        self.set_task_factory(lambda loop, work, **kw: _Task(work, loop=loop, **kw))
+        self.set_task_factory(lambda _, work, **kw: _Task(work, loop=self, **kw))
 
     def time(self) -> float:
         return self._clock.now_s
