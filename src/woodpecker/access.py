@@ -5,12 +5,15 @@ Secrets come from a file or from ``WOODPECKER_SECRET``, never from a URL.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from woodpecker.errors import InvalidRequest
+
+PathLike = str | os.PathLike[str]
 
 SECRET, ZONE = "WOODPECKER_SECRET", "WOODPECKER_ZONE"
 SCHEME = "wp://"
@@ -37,10 +40,10 @@ def make_access(
     environ: Mapping[str, str],
     *,
     secret: str | bytes | None = None,
-    secret_file: str | Path | None = None,
-    tls_ca: str | Path | None = None,
-    tls_cert: str | Path | None = None,
-    tls_key: str | Path | None = None,
+    secret_file: PathLike | None = None,
+    tls_ca: PathLike | None = None,
+    tls_cert: PathLike | None = None,
+    tls_key: PathLike | None = None,
     zone: str | None = None,
 ) -> Access:
     """Put together what was given and what the environment says.
@@ -62,9 +65,7 @@ def make_access(
     )
 
 
-def _secret(
-    environ: Mapping[str, str], given: str | bytes | None, file: str | Path | None
-) -> bytes:
+def _secret(environ: Mapping[str, str], given: str | bytes | None, file: PathLike | None) -> bytes:
     if file is not None:
         path = _file("secret_file", file)
         return _usable(path.read_bytes().strip(), f"secret_file={path}")
@@ -81,7 +82,7 @@ def _usable(secret: bytes, source: str) -> bytes:
     return secret
 
 
-def _file(name: str, given: str | Path) -> Path:
+def _file(name: str, given: PathLike) -> Path:
     path = Path(given).expanduser()
     try:
         with path.open("rb"):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from woodpecker import access as access_module
+from woodpecker.access import make_access
+from woodpecker.app_cluster import Cluster
 from woodpecker.client.client import Client
 from woodpecker.client.environment import Environment
 from woodpecker.codec.keys import STORE_MARKER
 from woodpecker.core.ids import Kind
-from woodpecker.errors import InvalidRequest, NotFound
+from woodpecker.errors import InvalidRequest, NotFound, Unavailable, WoodpeckerError
 from woodpecker.filesystems import is_local
 from woodpecker.metadata.base import MetadataStore
 from woodpecker.metadata.catalog import Catalog
@@ -30,7 +35,7 @@ from woodpecker.storage.instrumented import InstrumentedStore
 from woodpecker.storage.local import LocalObjectStore
 from woodpecker.storage.memory import MemoryBucket, MemoryObjectStore
 from woodpecker.storage.url import OptionValue, StoreSettings, parse_store_url
-from woodpecker.store_marker import check_store
+from woodpecker.store_marker import check_metadata, check_store, store_at
 
 SQLITE_FILE, OBJECTS_DIR, BUFFER_DIR = "metadata.sqlite", "objects", "buffer"
 _OWN_ENTRIES = {OBJECTS_DIR, BUFFER_DIR, SQLITE_FILE, SQLITE_FILE + "-wal", SQLITE_FILE + "-shm"}
@@ -38,6 +43,7 @@ _MARKS = (
     SQLITE_FILE,
     f"{OBJECTS_DIR}/{STORE_MARKER}",
 )  # one of them is there once there is a store
+REACH_TIMEOUT_S = 10.0  # for a bucket that nodes told of; without it the nodes are asked
 _OF_THE_SYSTEM = {"lost+found"}  # what a fresh file system holds
 
 _shared_memory: dict[str, tuple[MemoryBucket, MemoryRecords]] = {}
@@ -52,38 +58,60 @@ def connect(
     background: bool = True,
     observer: Observer = SILENT,
     runtime: Runtime | None = None,
+    secret: str | bytes | None = None,
+    secret_file: str | os.PathLike[str] | None = None,
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    zone: str | None = None,
     **options: OptionValue,
 ) -> Client:
     """Connect to a store; ``async with`` the result.
 
     Args:
         url: ``file:///dir``, ``s3://bucket/prefix``, ``gs://``, ``az://``, ``memory://[name]``, or a
-            path. Options may stand in its query: ``s3://b/p?endpoint=...&region=...``.
+            path. Options may stand in its query: ``s3://b/p?endpoint=...&region=...``. Or
+            ``wp://host:port,host:port``: any of these LogStore nodes tells where the store is.
         metadata: ``etcd://h1:2379,h2:2379/prefix``; default: SQLite in a local directory, conditional
-            writes in a bucket or on a network file system.
+            writes in a bucket or on a network file system; for ``wp://`` what the nodes say.
         buffer: ``file:///fast/dir``: logs of a bucket keep their open segments there (kind ``file``).
         read_only: never write anything, not even metadata.
         background: run sealing, retention and garbage collection while the client is open.
         observer: takes metrics and traces (``woodpecker.observability``); silent by default.
+        secret, secret_file: what LogStore nodes and their clients share; default: the variable
+            ``WOODPECKER_SECRET``, else none.
+        tls_ca, tls_cert, tls_key: PEM files for connections to nodes; any of them turns TLS on.
+        zone: nodes of this zone are read first; default: the variable ``WOODPECKER_ZONE``.
         options: options of the storage URL by name; they win over its query.
     Raises:
         InvalidRequest: unknown scheme or option, contradictory settings. On opening also: not a store,
         written by a newer version, two stores with one root, credentials refused; NotFound: no such
         bucket, or no store there and ``read_only``; Unavailable.
     """
-    text = as_url(url)
-    if text.startswith("wp://"):
-        raise InvalidRequest("wp:// needs LogStore nodes, which this version does not have yet")
-    settings = parse_store_url(text, **options)
-    parts = _Parts(
-        settings=settings,
+    access = make_access(
+        os.environ,
+        secret=secret,
+        secret_file=secret_file,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        zone=zone,
+    )
+    wishes = _Wishes(
         metadata=metadata,
-        buffer=buffer,
+        buffer=None if buffer is None else _buffer_directory(buffer),
         read_only=read_only,
         observer=observer,
         runtime=runtime or SystemRuntime(),
         options=options,
     )
+    text = as_url(url)
+    if text.startswith(access_module.SCHEME):
+        nodes = access_module.nodes_of(text)
+        by_hello = _ByHello(wishes, Cluster(access, wishes.runtime, nodes))
+        return Client(by_hello.open, by_hello.close, background=background)
+    settings = parse_store_url(text, **options)
+    parts = _Parts(settings, wishes, Cluster(access, wishes.runtime))
     return Client(parts.open, parts.close, background=background)
 
 
@@ -100,51 +128,81 @@ def as_url(url: str | os.PathLike[str]) -> str:
     return Path(text).expanduser().absolute().as_uri()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wishes:
+    """What the caller of ``connect`` asked for, beside the URL."""
+
+    metadata: str | None
+    buffer: Path | None
+    read_only: bool
+    observer: Observer
+    runtime: Runtime
+    options: Mapping[str, OptionValue]
+
+
+class _ByHello:
+    """A client of ``wp://``: what the store is, a node tells when the client is opened."""
+
+    def __init__(self, wishes: _Wishes, cluster: Cluster) -> None:
+        self._wishes = wishes
+        self._cluster = cluster
+        self._parts: _Parts | None = None
+
+    async def open(self) -> Environment:
+        try:
+            welcome = await self._cluster.greet()
+            settings = parse_store_url(welcome.storage_url, **self._wishes.options)
+            told = self._wishes.metadata or welcome.metadata_url or None
+            wishes = replace(self._wishes, metadata=told)
+            self._parts = _Parts(settings, wishes, self._cluster, store_id=welcome.store_id)
+        except BaseException:
+            await self._cluster.close()
+            raise
+        return await self._parts.open()
+
+    async def close(self) -> None:
+        if self._parts is not None:
+            await self._parts.close()
+
+
 class _Parts:
-    """The adapters of one client: made when it is opened, closed with it."""
+    """The adapters of one client: made when it is opened, closed with it.
+
+    Args:
+        store_id: the store that LogStore nodes told of; None: nobody was asked.
+    """
 
     def __init__(
         self,
-        *,
         settings: StoreSettings,
-        metadata: str | None,
-        buffer: str | None,
-        read_only: bool,
-        observer: Observer,
-        runtime: Runtime,
-        options: Mapping[str, OptionValue],
+        wishes: _Wishes,
+        cluster: Cluster,
+        *,
+        store_id: str | None = None,
     ) -> None:
         self._settings = settings
-        self._metadata_url = metadata
-        self._buffer = None if buffer is None else _buffer_directory(buffer)
-        self._read_only = read_only
-        self._observer = observer
-        self._runtime = runtime
-        self._options = options
+        self._metadata_url = wishes.metadata
+        self._buffer = wishes.buffer
+        self._read_only = wishes.read_only
+        self._observer = wishes.observer
+        self._runtime = wishes.runtime
+        self._cluster = cluster
+        self._store_id = store_id
+        self._has_rights = True  # False: the store is read through nodes
         self._objects: dict[str, ObjectStore] = {}
         self._segments: dict[tuple[Kind, str], SegmentStore] = {}
         self._metadata: MetadataStore | None = None
         self._is_network = settings.scheme == "file" and not is_local(Path(settings.path))
 
     async def open(self) -> Environment:
-        if self._settings.scheme == "file":
-            _check_directory(Path(self._settings.path), read_only=self._read_only)
         try:
-            return await self._open()
+            if self._store_id is None:
+                metadata = await self._open_named()
+            else:
+                metadata = await self._open_told(self._store_id)
         except BaseException:
             await self.close()
             raise
-
-    async def _open(self) -> Environment:
-        objects = self.objects("")
-        metadata = self._metadata = self._open_metadata(objects)
-        if not self._read_only:
-            await self._probe(objects, metadata)
-        if self._observer is not SILENT:
-            metadata = InstrumentedMetadata(metadata, self._observer, self._runtime)
-        await check_store(
-            objects, metadata, new_id=self._runtime.token(), may_create=not self._read_only
-        )
         return Environment(
             url=self._settings.url,
             runtime=self._runtime,
@@ -152,16 +210,64 @@ class _Parts:
             catalog=Catalog(metadata, self._runtime, read_only=self._read_only),
             places=self,
             read_only=self._read_only,
+            has_rights=self._has_rights,
         )
 
-    async def _probe(self, objects: ObjectStore, metadata: MetadataStore) -> None:
+    async def _open_named(self) -> MetadataStore:
+        """The store that the caller named: made, if nothing is there."""
+        if self._settings.scheme == "file":
+            _check_directory(Path(self._settings.path), read_only=self._read_only)
+        objects = self.objects("")
+        metadata = self._open_metadata(objects)
+        if not self._read_only:
+            await self._probe(objects)
+        await check_store(
+            objects, metadata, new_id=self._runtime.token(), may_create=not self._read_only
+        )
+        return metadata
+
+    async def _open_told(self, store_id: str) -> MetadataStore:
+        """The store that LogStore nodes told of: nothing is made, and they read it where we may not."""
+        refusal = await self._refusal(store_id)
+        if refusal is not None:
+            self._has_rights = False
+            await self._objects.pop("").close()
+        metadata = self._open_metadata(self.objects(""))
+        if refusal is not None and self._metadata_url is None:
+            raise InvalidRequest(
+                f"the metadata of this store lies where its objects are, and {self._settings.url} cannot "
+                f"be used from here: {refusal}. Give this client the same credentials or directory as "
+                "the nodes have, or keep metadata in etcd"
+            ) from refusal
+        await check_metadata(metadata, store_id)
+        return metadata
+
+    async def _refusal(self, store_id: str) -> WoodpeckerError | None:
+        """Why the store at the URL that the nodes told is not there for us; None: it is."""
+        objects, path = self.objects(""), Path(self._settings.path)
+        if self._settings.scheme == "file" and not (path / OBJECTS_DIR).is_dir():
+            return NotFound(f"there is no store at {path} on this machine")
+        try:
+            async with asyncio.timeout(REACH_TIMEOUT_S):
+                if await store_at(objects) != store_id:
+                    return NotFound(f"another store is at {objects.url}")
+                if not self._read_only:
+                    await objects.probe("create_if_absent")  # the nodes know that it works: may we?
+        except TimeoutError:
+            return Unavailable(f"{objects.url} does not answer")
+        except (InvalidRequest, NotFound, Unavailable) as error:
+            return error
+        return None
+
+    async def _probe(self, objects: ObjectStore) -> None:
         """Does the store honour the conditions everything rests on? Asked once, before anything else."""
-        if not isinstance(metadata, ObjectMetadata) and self._settings.scheme in {"file", "memory"}:
+        holds_metadata = isinstance(self._metadata, ObjectMetadata)
+        if not holds_metadata and self._settings.scheme in {"file", "memory"}:
             return  # links on a local disk, and our own memory
         fault = await objects.probe("create_if_absent")
         if fault is not None:
             raise InvalidRequest(f"no Woodpecker store can be kept here: {fault}")
-        if isinstance(metadata, ObjectMetadata):
+        if holds_metadata:
             fault = await objects.probe("compare_and_swap")
             if fault is not None:
                 raise InvalidRequest(f"metadata cannot be kept in the bucket itself: {fault}")
@@ -169,6 +275,7 @@ class _Parts:
     async def close(self) -> None:
         for segments in self._segments.values():
             await segments.close()
+        await self._cluster.close()
         if self._metadata is not None:
             await self._metadata.close()
         for objects in self._objects.values():
@@ -178,20 +285,30 @@ class _Parts:
 
     @property
     def default_kind(self) -> Kind:
+        if self._store_id is not None:
+            return Kind.QUORUM
         is_file = self._buffer is not None or (
             self._settings.scheme == "file" and not self._is_network
         )
         return Kind.FILE if is_file else Kind.OBJECT
 
     def check_kind(self, kind: Kind, storage: str) -> None:
-        if kind is Kind.QUORUM:
-            raise InvalidRequest("mode 'quorum' needs LogStore nodes, which this version lacks yet")
+        if kind is Kind.QUORUM and self._settings.scheme == "memory":
+            raise InvalidRequest("mode 'quorum' needs LogStore nodes: no node can reach memory://")
+        if kind is Kind.OBJECT and not self._has_rights:
+            raise InvalidRequest(
+                f"mode 'object' needs rights on {self._settings.url}, which this client has not"
+            )
         if kind is Kind.FILE and self._buffer_for(storage) is None:
             raise InvalidRequest(
                 "mode 'file' needs a local directory for open segments: pass buffer='file:///dir'"
             )
 
     async def admit(self, storage: str) -> str:
+        if not self._has_rights:
+            raise InvalidRequest(
+                "this client has no rights on buckets: let another one alter storage"
+            )
         settings = parse_store_url(storage)
         if settings.url == self._settings.url:
             return ""
@@ -211,11 +328,18 @@ class _Parts:
     def objects(self, storage: str) -> ObjectStore:
         if storage not in self._objects:
             settings = self._settings if storage == "" else parse_store_url(storage)
-            self._objects[storage] = self._open_objects(settings)
+            self._objects[storage] = (
+                self._open_objects(settings)
+                if self._has_rights
+                else self._cluster.objects(settings.url, storage)
+            )
         return self._objects[storage]
 
     def segments(self, kind: Kind, storage: str) -> SegmentStore:
         self.check_kind(kind, storage)
+        if kind is Kind.QUORUM:
+            assert self._metadata is not None, "the client is open"
+            return self._cluster.segments(self._metadata)
         directory = self._buffer_for(storage)
         place = str(directory) if kind is Kind.FILE else storage
         if (kind, place) not in self._segments:
@@ -258,6 +382,12 @@ class _Parts:
         return _shared_memory.setdefault(name, (MemoryBucket(), MemoryRecords()))
 
     def _open_metadata(self, objects: ObjectStore) -> MetadataStore:
+        self._metadata = self._metadata_adapter(objects)
+        if self._observer is SILENT:
+            return self._metadata
+        return InstrumentedMetadata(self._metadata, self._observer, self._runtime)
+
+    def _metadata_adapter(self, objects: ObjectStore) -> MetadataStore:
         if self._metadata_url is not None:
             return _open_metadata_url(self._metadata_url, self._runtime)
         if self._settings.scheme == "memory":

@@ -89,6 +89,12 @@ def connect(
     read_only: bool = False,
     background: bool = True,
     observer: Observer = SILENT,
+    secret: str | bytes | None = None,
+    secret_file: str | os.PathLike[str] | None = None,
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    zone: str | None = None,
     **options: OptionValue,
 ) -> Client:
     """Connect to a store; use the result in ``with``. Arguments and errors: ``woodpecker.connect``."""
@@ -101,6 +107,12 @@ def connect(
             background=background,
             observer=observer,
             runtime=None,
+            secret=secret,
+            secret_file=secret_file,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            zone=zone,
             **options,
         )
     )

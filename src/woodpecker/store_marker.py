@@ -35,7 +35,7 @@ async def check_store(
         by a newer version. Unavailable: a place is away.
     """
     for _ in range(TRIES):
-        in_objects = await _in_objects(objects)
+        in_objects = await store_at(objects)
         in_metadata = await _in_metadata(metadata)
         if in_objects is not None and in_objects == in_metadata:
             return in_objects
@@ -49,6 +49,16 @@ async def check_store(
             await _refuse_other_root(objects, metadata)
             await _put_objects(objects, in_metadata)
     raise Unavailable(f"{objects.url}: the store could not be set up; try again")
+
+
+async def check_metadata(metadata: MetadataStore, store_id: str) -> None:
+    """Make sure that the metadata is of that store. Raises: InvalidRequest, Unavailable."""
+    found = await _in_metadata(metadata)
+    if found != store_id:
+        raise InvalidRequest(
+            f"the metadata at {metadata.url} is of store {found}, but the nodes that were asked serve "
+            f"store {store_id}: use the metadata= that they use"
+        )
 
 
 def _refuse_strangers(
@@ -70,7 +80,11 @@ def _refuse_strangers(
     )
 
 
-async def _in_objects(objects: ObjectStore) -> str | None:
+async def store_at(objects: ObjectStore) -> str | None:
+    """Id of the store whose objects lie there; None: of none.
+
+    Raises: Unavailable; InvalidRequest, NotFound: credentials or bucket refused.
+    """
     try:
         data, _ = await objects.get(keys.STORE_MARKER)
     except NotFound:
@@ -91,7 +105,7 @@ async def _refuse_occupied(objects: ObjectStore) -> None:
     """A place that holds something else is not turned into a store."""
     async for page in objects.list(""):
         strangers = [i.key for i in page if not i.key.startswith(("meta/", "probe/"))]
-        if strangers and await _in_objects(objects) is None:  # else another client was faster
+        if strangers and await store_at(objects) is None:  # else another client was faster
             raise InvalidRequest(
                 f"{objects.url} is not a Woodpecker store and is not empty (it holds "
                 f"{strangers[0]!r}): use an empty directory or prefix"
@@ -100,7 +114,7 @@ async def _refuse_occupied(objects: ObjectStore) -> None:
 
 async def _refuse_other_root(objects: ObjectStore, metadata: MetadataStore) -> None:
     """Metadata that knows logs has its objects somewhere: taken for empty here, they would be lost."""
-    if await metadata.list(keys.LOGS, limit=1) and await _in_objects(objects) is None:
+    if await metadata.list(keys.LOGS, limit=1) and await store_at(objects) is None:
         raise InvalidRequest(
             f"the metadata at {metadata.url} is of a store whose objects are not at {objects.url}: "
             "use the URL that the store was made with"

@@ -46,7 +46,8 @@ class Client:
             raise Closed("this client is closed; connect again")
         if self._environment is None:
             self._environment = await self._opener()
-            if self._has_background and not self._environment.read_only:
+            can_work = self._environment.has_rights and not self._environment.read_only
+            if self._has_background and can_work:
                 self._worker = BackgroundWorker(self._environment)
                 self._worker.start()
         return self
@@ -126,6 +127,10 @@ class Client:
         """
         if self._env.read_only:
             raise InvalidRequest("this client was opened read_only=True: nothing can be changed")
+        if not self._env.has_rights:
+            raise InvalidRequest(
+                f"this client has no rights on {self._env.url}: nothing can be sealed or collected"
+            )
         worker = self._worker or BackgroundWorker(self._env)
         return await worker.run_once(name)
 

@@ -76,6 +76,7 @@ class Environment:
     catalog: Catalog
     places: Places
     read_only: bool = False
+    has_rights: bool = True  # False: sealed data is read through nodes, none can be written from here
     is_closed: bool = False
     hub: Hub = field(default_factory=Hub)
     levels: Levels = field(init=False)
