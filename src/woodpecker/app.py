@@ -115,6 +115,13 @@ def connect(
     return Client(parts.open, parts.close, background=background)
 
 
+def cluster_of(client: Client) -> Cluster:
+    """The LogStore nodes of an open client's store, for the command line and tools."""
+    parts = client.environment.places
+    assert isinstance(parts, _Parts), "made by connect"
+    return parts.cluster
+
+
 def open_objects(url: str | os.PathLike[str], **options: OptionValue) -> ObjectStore:
     """The bare object store of a URL, whether a Woodpecker store is there or not; for probing."""
     return _open_objects(parse_store_url(as_url(url), **options), SystemRuntime(), read_only=False)
@@ -186,7 +193,7 @@ class _Parts:
         self._read_only = wishes.read_only
         self._observer = wishes.observer
         self._runtime = wishes.runtime
-        self._cluster = cluster
+        self.cluster = cluster
         self._store_id = store_id
         self._has_rights = True  # False: the store is read through nodes
         self._objects: dict[str, ObjectStore] = {}
@@ -275,7 +282,7 @@ class _Parts:
     async def close(self) -> None:
         for segments in self._segments.values():
             await segments.close()
-        await self._cluster.close()
+        await self.cluster.close()
         if self._metadata is not None:
             await self._metadata.close()
         for objects in self._objects.values():
@@ -331,15 +338,14 @@ class _Parts:
             self._objects[storage] = (
                 self._open_objects(settings)
                 if self._has_rights
-                else self._cluster.objects(settings.url, storage)
+                else self.cluster.objects(settings.url, storage)
             )
         return self._objects[storage]
 
     def segments(self, kind: Kind, storage: str) -> SegmentStore:
         self.check_kind(kind, storage)
         if kind is Kind.QUORUM:
-            assert self._metadata is not None, "the client is open"
-            return self._cluster.segments(self._metadata)
+            return self.cluster.segments
         directory = self._buffer_for(storage)
         place = str(directory) if kind is Kind.FILE else storage
         if (kind, place) not in self._segments:
@@ -382,7 +388,7 @@ class _Parts:
         return _shared_memory.setdefault(name, (MemoryBucket(), MemoryRecords()))
 
     def _open_metadata(self, objects: ObjectStore) -> MetadataStore:
-        self._metadata = self._metadata_adapter(objects)
+        self._metadata = self.cluster.metadata = self._metadata_adapter(objects)
         if self._observer is SILENT:
             return self._metadata
         return InstrumentedMetadata(self._metadata, self._observer, self._runtime)

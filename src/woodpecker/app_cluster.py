@@ -25,6 +25,7 @@ class Cluster:
         self._access = access
         self._runtime = runtime
         self._seeds = seeds
+        self.metadata: MetadataStore | None = None  # where nodes are registered, once it is known
         self._transport: Transport | None = None
         self._any_node: AnyNode | None = None
         self._directory: NodeDirectory | None = None
@@ -37,21 +38,24 @@ class Cluster:
         """
         return (await self._nodes().link()).welcome
 
-    def directory(self, metadata: MetadataStore) -> NodeDirectory:
-        """The nodes registered in ``metadata``."""
+    @property
+    def directory(self) -> NodeDirectory:
+        """The nodes registered in the store's metadata."""
         from woodpecker.metadata.nodes import NodeDirectory
 
         if self._directory is None:
-            self._directory = NodeDirectory(metadata, self._runtime)
+            assert self.metadata is not None, "the client is open"
+            self._directory = NodeDirectory(self.metadata, self._runtime)
         return self._directory
 
-    def segments(self, metadata: MetadataStore) -> QuorumSegments:
+    @property
+    def segments(self) -> QuorumSegments:
         """The one store of segments of kind quorum, whatever storage they are sealed to."""
         from woodpecker.segments.quorum import QuorumSegments
 
         if self._segments is None:
             self._segments = QuorumSegments(
-                self.directory(metadata), self.transport, self._runtime, zone=self._access.zone
+                self.directory, self.transport, self._runtime, zone=self._access.zone
             )
         return self._segments
 
