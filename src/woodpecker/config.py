@@ -81,7 +81,10 @@ def _unit(name: str) -> str:
 
 def bounds_text(bound: Bound) -> str:
     """What a log option may be, for people."""
-    text = ", ".join(bound.choices) if bound.choices else f"{bound.low} .. {bound.high}"
+    numbers = f"{bound.low} .. {bound.high}" + (
+        f" in steps of {bound.step}" if bound.step > 1 else ""
+    )
+    text = "name,name" if bound.is_list else ", ".join(bound.choices) or numbers
     return f"{text}, none" if bound.nullable else text
 
 

@@ -42,11 +42,11 @@ def with_log_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _metavar(bound: Bound) -> str:
-    return "|".join(bound.choices) if bound.choices else "N"
+    return "NAME,NAME" if bound.is_list else "|".join(bound.choices) or "N"
 
 
 def _help(name: str, bound: Bound) -> str:
     default = getattr(Options(), name)
     shown = {"mode": "follows the store"}.get(name, "none" if default is None else str(default))
-    limits = "" if bound.choices else f"{bounds_text(bound)}; "
+    limits = "" if bound.choices or bound.is_list else f"{bounds_text(bound)}; "
     return f"{bound.text} ({limits}default: {shown})"

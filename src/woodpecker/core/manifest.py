@@ -166,6 +166,11 @@ class Options:
     timestamps: str = "prefer"
     append_timeout_ms: int = 60_000
     max_producers: int = 1024
+    replicas: int = 3  # this and all below: kind quorum only
+    placement: str = "multi-az-multi-rg"
+    affinity: str = "soft"
+    placement_zones: str | None = None  # names joined by commas; None: any
+    placement_groups: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,20 +6,27 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-from woodpecker.core.ids import Kind
+from woodpecker.core.ids import Kind, check_name
 from woodpecker.core.manifest import Options
+from woodpecker.core.placement import SOFT_HARD, STRATEGIES, contradiction
 from woodpecker.core.timestamps import POLICIES
 from woodpecker.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """What one option means and may be; ``nullable`` options may be None (no limit)."""
+    """What one option means and may be; ``nullable`` options may be None (no limit).
+
+    With ``choices`` it is one of these words; with ``is_list`` a list of names, kept as text joined by
+    commas; else a whole number from ``low`` to ``high`` in steps of ``step``.
+    """
 
     text: str
     low: int = 0
     high: int = 0
+    step: int = 1
     choices: tuple[str, ...] = ()
+    is_list: bool = False
     nullable: bool = False
 
 
@@ -42,6 +49,17 @@ BOUNDS: dict[str, Bound] = {
         text="an append without an answer fails after this", low=100, high=3_600_000
     ),
     "max_producers": Bound(text="producer sessions remembered", low=1, high=65_536),
+    "replicas": Bound(text="mode quorum: nodes that get each block", low=3, high=5, step=2),
+    "placement": Bound(text="mode quorum: how these nodes are chosen", choices=STRATEGIES),
+    "affinity": Bound(
+        text="mode quorum: soft takes other nodes rather than none", choices=SOFT_HARD
+    ),
+    "placement_zones": Bound(
+        text="mode quorum: zones to choose from, joined by commas", is_list=True, nullable=True
+    ),
+    "placement_groups": Bound(
+        text="mode quorum: resource groups to choose from", is_list=True, nullable=True
+    ),
 }
 
 
@@ -49,10 +67,15 @@ def make_options(base: Options, changes: Mapping[str, object]) -> Options:
     """``base`` with ``changes`` by option name.
 
     Raises:
-        InvalidRequest: unknown name (with the nearest valid one), wrong type, out of bounds.
+        InvalidRequest: unknown name (with the nearest valid one), wrong type, out of bounds, or options
+        that contradict each other.
     """
     values = {name: _checked(name, value) for name, value in changes.items()}
-    return replace(base, **values)  # type: ignore[arg-type]  # each was checked by its bound
+    options = replace(base, **values)  # type: ignore[arg-type]  # each was checked by its bound
+    fault = contradiction(options)
+    if fault is not None:
+        raise InvalidRequest(fault)
+    return options
 
 
 def _checked(name: str, value: object) -> object:
@@ -63,6 +86,8 @@ def _checked(name: str, value: object) -> object:
         raise InvalidRequest(f"unknown log option {name!r}{hint}")
     if value is None and bound.nullable:
         return None
+    if bound.is_list:
+        return _names(name, value)
     if bound.choices:
         if value not in bound.choices:
             raise InvalidRequest(
@@ -71,9 +96,21 @@ def _checked(name: str, value: object) -> object:
         return Kind(value) if name == "mode" else str(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidRequest(f"option {name}={value!r}: must be an integer ({bound.text})")
-    if not bound.low <= value <= bound.high:
-        raise InvalidRequest(f"option {name}={value}: must be within {bound.low} .. {bound.high}")
+    if not bound.low <= value <= bound.high or (value - bound.low) % bound.step:
+        numbers = f"{bound.low} .. {bound.high}"
+        steps = f" in steps of {bound.step}" if bound.step > 1 else ""
+        raise InvalidRequest(f"option {name}={value}: must be within {numbers}{steps}")
     return value
+
+
+def _names(name: str, value: object) -> str:
+    """Names of zones or groups: text joined by commas, or a sequence; sorted, each once."""
+    given = value.split(",") if isinstance(value, str) else value
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = (str(given),)  # a shell does not tell a zone named 1 from a number
+    if not isinstance(given, list | tuple) or not given:
+        raise InvalidRequest(f"option {name}={value!r}: must be names joined by commas, or a list")
+    return ",".join(sorted({check_name(item, name) for item in given}))
 
 
 assert set(BOUNDS) == {f.name for f in fields(Options)}, "every option has its bounds"

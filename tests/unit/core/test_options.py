@@ -16,12 +16,17 @@ def test_the_defaults_lie_within_their_own_bounds():
     assert make_options(defaults, values) == defaults
 
 
-@pytest.mark.parametrize("name", [n for n, b in BOUNDS.items() if not b.choices])
+NUMBERS = [n for n, b in BOUNDS.items() if not b.choices and not b.is_list]
+LISTS = [n for n, b in BOUNDS.items() if b.is_list]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 def test_each_number_has_its_bounds(name: str):
     bound = BOUNDS[name]
     for value in (bound.low, bound.high):
         assert getattr(make_options(Options(), {name: value}), name) == value
-    for wrong in (bound.low - 1, bound.high + 1, True, "7", 7.5):
+    between = [bound.low + 1] if bound.step > 1 else []
+    for wrong in (bound.low - 1, bound.high + 1, *between, True, "7", 7.5):
         with pytest.raises(InvalidRequest, match=name):
             make_options(Options(), {name: wrong})
     if bound.nullable:
@@ -38,6 +43,51 @@ def test_each_choice_is_one_of_a_few(name: str):
     for wrong in ("", "other", None, 1, ["file"]):
         with pytest.raises(InvalidRequest, match=name):
             make_options(Options(), {name: wrong})
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_each_list_of_names_is_kept_as_text(name: str):
+    for given in ("b,a", ["a", "b", "a"], ("b", "a")):
+        assert getattr(make_options(Options(), {name: given}), name) == "a,b"
+    assert getattr(make_options(Options(), {name: 7}), name) == "7"
+    assert getattr(make_options(Options(), {name: None}), name) is None
+    for wrong in ("", "a,,b", "a b", [], [1], True, 7.5, {"a": 1}):
+        with pytest.raises(InvalidRequest, match=name):
+            make_options(Options(), {name: wrong})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"affinity": "hard", "placement": "random"},
+        {"affinity": "hard", "placement_zones": "a,b"},
+        {"affinity": "hard", "placement_groups": "a,b"},
+        {"affinity": "hard", "placement": "single-az-multi-rg", "placement_groups": "a"},
+        {
+            "affinity": "hard",
+            "placement": "multi-az-single-rg",
+            "placement_zones": "a",
+            "replicas": 5,
+        },
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(changes: dict[str, object]):
+    with pytest.raises(InvalidRequest, match="affinity='hard'"):
+        make_options(Options(), changes)
+    make_options(Options(), {**changes, "affinity": "soft"})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"placement": "random", "placement_zones": "a"},
+        {"placement_zones": "a,b,c"},
+        {"placement": "single-az-single-rg", "placement_zones": "a", "placement_groups": "x,y"},
+        {"placement": "multi-az-single-rg", "placement_zones": "a,b,c", "replicas": 5},
+    ],
+)
+def test_hard_is_fine_where_it_can_be_kept(changes: dict[str, object]):
+    assert make_options(Options(), {**changes, "affinity": "hard"}).affinity == "hard"
 
 
 def test_a_mode_becomes_a_kind():
