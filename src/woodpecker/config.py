@@ -301,6 +301,8 @@ def parse_option(name: str, value: object) -> Value:
         return cast("Value", value)  # make_options judges it
     if bound.nullable and value.lower() == "none":
         return None
+    if bound.is_list:
+        return value
     try:
         return int(value)
     except ValueError:

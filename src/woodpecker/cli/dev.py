@@ -35,6 +35,15 @@ def cluster(
     nodes: Annotated[
         int | None, typer.Option(min=2, max=16, metavar="N", help="LogStore nodes (default: 3)")
     ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1024,
+            max=60_000,
+            metavar="P",
+            help="nodes listen on P, P+1, ..., their HTTP on P+100, ... (default: any that are free)",
+        ),
+    ] = None,
     etcd: Annotated[
         bool, typer.Option("--etcd", help="metadata in an etcd, not in a file of DIR")
     ] = False,
@@ -54,7 +63,8 @@ def cluster(
     session: Session = ctx.obj
     directory = directory.expanduser().absolute()
     with dev_layout.held(directory):
-        layout = dev_layout.lay_out(directory, nodes=nodes, etcd=etcd, s3=s3, zones=zones)
+        wanted = dev_layout.Wanted(nodes=nodes, port=port, etcd=etcd, s3=s3, zones=zones)
+        layout = dev_layout.lay_out(directory, wanted)
         dev_layout.check_ports(directory, layout)
         asyncio.run(_run(directory, layout, as_json=as_json or session.is_json))
 

@@ -21,6 +21,7 @@ FILE = "cluster.json"
 HOST = "127.0.0.1"
 BUCKET, STORE_DIR, LOGS_DIR = "woodpecker", "store", "logs"
 PORTS = range(12_000, 22_000)  # below those from which the system picks by itself
+HTTP_BESIDE = 100  # with ports of one's own choice: a node's HTTP is so far from its port
 GRPC_BESIDE = 10_000  # each port P of SeaweedFS takes P + 10,000 as well
 MAX_NODES = 16
 ZONES = 3
@@ -75,7 +76,18 @@ class Program:
     log: Path
 
 
-def lay_out(directory: Path, *, nodes: int | None, etcd: bool, s3: bool, zones: bool) -> Layout:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the command line asks for; None and False: as it was before, or the default."""
+
+    nodes: int | None = None
+    port: int | None = None  # of the first node; the others follow
+    etcd: bool = False
+    s3: bool = False
+    zones: bool = False
+
+
+def lay_out(directory: Path, wanted: Wanted) -> Layout:
     """The layout of a new directory, or the one that lies there, with more nodes if more are wanted.
 
     Raises: InvalidRequest: not a cluster's directory, or one that was made differently; or a program is
@@ -84,24 +96,39 @@ def lay_out(directory: Path, *, nodes: int | None, etcd: bool, s3: bool, zones: 
     path = directory / FILE
     if path.exists():
         layout = _read(path)
-        _refuse_changes(directory, layout, nodes=nodes, etcd=etcd, s3=s3, zones=zones)
+        _refuse_changes(directory, layout, wanted)
     else:
-        directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise InvalidRequest(f"{directory} is not empty: use a new directory for a new cluster")
         layout = Layout()
-        _require_programs(etcd=etcd, s3=s3)
-        if etcd:
-            layout.etcd = {name: _free_port(layout) for name in ("client", "peer", "health")}
-        for name in _WEED_PORTS if s3 else ():
+        _require_programs(etcd=wanted.etcd, s3=wanted.s3)
+        if wanted.etcd:
+            for name in ("client", "peer", "health"):
+                layout.etcd[name] = _free_port(layout)
+        for name in _WEED_PORTS if wanted.s3 else ():
             layout.s3[name] = _free_port(layout, beside=GRPC_BESIDE)
-    for index in range(len(layout.nodes), nodes or DEFAULT_NODES):
-        node = Node(name=f"node-{index + 1}", port=_free_port(layout), http_port=0)
-        layout.nodes.append(node)
-        node.http_port = _free_port(layout)
-        node.zone = f"zone-{index % ZONES + 1}" if zones or _has_zones(layout) else ""
+    has_zones = wanted.zones or any(node.zone for node in layout.nodes)
+    count = wanted.nodes or len(layout.nodes) or DEFAULT_NODES
+    for index in range(len(layout.nodes), count):
+        port = _node_port(layout, index, wanted.port)
+        layout.nodes.append(
+            Node(
+                name=f"node-{index + 1}",
+                port=port,
+                http_port=port + HTTP_BESIDE,
+                zone=f"zone-{index % ZONES + 1}" if has_zones else "",
+            )
+        )
     _write(path, layout)
     return layout
+
+
+def _node_port(layout: Layout, index: int, first: int | None) -> int:
+    if first is not None:
+        return first + index
+    if index and layout.nodes[0].port not in PORTS:
+        return layout.nodes[0].port + index
+    return _free_port(layout, beside=HTTP_BESIDE)
 
 
 def _read(path: Path) -> Layout:
@@ -120,21 +147,17 @@ def _write(path: Path, layout: Layout) -> None:
     new.replace(path)
 
 
-def _has_zones(layout: Layout) -> bool:
-    return any(node.zone for node in layout.nodes)
-
-
-def _refuse_changes(
-    directory: Path, layout: Layout, *, nodes: int | None, etcd: bool, s3: bool, zones: bool
-) -> None:
+def _refuse_changes(directory: Path, layout: Layout, wanted: Wanted) -> None:
     wrong = []
-    if nodes is not None and nodes < len(layout.nodes):
+    if wanted.nodes is not None and wanted.nodes < len(layout.nodes):
         wrong.append(f"it has {len(layout.nodes)} nodes")
-    if etcd and not layout.etcd:
+    if wanted.port not in {None, layout.nodes[0].port}:
+        wrong.append(f"its first node has port {layout.nodes[0].port}")
+    if wanted.etcd and not layout.etcd:
         wrong.append("it was made without --etcd")
-    if s3 and not layout.s3:
+    if wanted.s3 and not layout.s3:
         wrong.append("it was made without --s3")
-    if zones and not _has_zones(layout):
+    if wanted.zones and not all(node.zone for node in layout.nodes):
         wrong.append("it was made without --zones")
     if wrong:
         raise InvalidRequest(f"{directory} holds another cluster: {', '.join(wrong)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -44,6 +44,11 @@ class Session:
         """URL or directory of the store."""
         return str(self.config["store"])
 
+    def with_flags(self, flags: Mapping[str, Value]) -> Session:
+        """The same with flags of one command; they win over the global ones."""
+        given = {name: value for name, value in flags.items() if value is not None}
+        return Session({**self.flags, **given})
+
     def connect(self, *, reads: bool = False, background: bool = False) -> Client:
         """A client by the settings, not open yet.
 
@@ -59,6 +64,11 @@ class Session:
             buffer=self.config.text("buffer"),
             read_only=reads or bool(self.config["read_only"]),
             background=background,
+            secret_file=self.config.text("secret_file"),
+            tls_ca=self.config.text("tls_ca"),
+            tls_cert=self.config.text("tls_cert"),
+            tls_key=self.config.text("tls_key"),
+            zone=self.config.text("zone"),
         )
 
     def writable(self) -> None:
