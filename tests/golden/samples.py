@@ -17,13 +17,16 @@ from woodpecker.core.manifest import (
     Anchor,
     Claim,
     End,
+    Ensemble,
     FilePlace,
     Manifest,
+    Member,
     Options,
     PageRef,
     Sealed,
     Segment,
 )
+from woodpecker.core.membership import Load, NodeRecord, NodeState
 from woodpecker.core.register import (
     BatchResult,
     DropProducer,
@@ -185,6 +188,60 @@ MANIFEST = Manifest(
     segments=(SEGMENT, OPEN_SEGMENT),
 )
 
+QUORUM_MANIFEST = Manifest(
+    name="trades",
+    log_id=LOG_ID,
+    created_at_ms=1_700_000_000_000,
+    epoch=1,
+    token=TOKEN,
+    options=Options(
+        mode=Kind.QUORUM,
+        replicas=5,
+        placement="multi-az-single-rg",
+        affinity="hard",
+        placement_zones="a,b,c",
+        placement_groups="fast",
+    ),
+    next_segment_id=1,
+    segments=(
+        Segment(
+            id=0,
+            kind=Kind.QUORUM,
+            state=State.OPEN,
+            epoch=1,
+            token=TOKEN,
+            base_seq=0,
+            prev_digest=ZERO_DIGEST,
+            ensemble=Ensemble(
+                members=(
+                    Member(node="n1", incarnation=LOG_ID),
+                    Member(node="n2", incarnation=TOKEN),
+                ),
+                acks=2,
+            ),
+        ),
+    ),
+)
+
+NODE = NodeRecord(
+    node="n1",
+    boot=7,
+    token=TOKEN,
+    incarnation=LOG_ID,
+    past=(DIGEST,),
+    address="n1.example:7100",
+    http="n1.example:7200",
+    zone="a",
+    group="fast",
+    version="0.1.0",
+    state=NodeState.DRAINING,
+    is_up=False,
+    beat=12345,
+    load=Load(pressure=1, unsealed_segments=3, unsealed_bytes=123_456_789, is_safe=True),
+    started_at_ms=1_700_000_000_000,
+    beat_at_ms=1_700_000_000_001,
+)
+
 END_MARK = endmark.EndMark(log_id=LOG_ID, segment_id=7, epoch=3, token=TOKEN)
 CURSOR = records.Cursor(
     position=42, generation=7, nonce=TOKEN, data=b"\x00opaque\xff", updated_at_ms=1_700_000_000_000
@@ -235,4 +292,10 @@ JSON = [
         make=lambda: records.encode_store_marker(STORE_MARKER),
         value=STORE_MARKER,
     ),
+    Golden(
+        file="manifest-quorum.v1.json",
+        make=lambda: records.encode_manifest(QUORUM_MANIFEST),
+        value=QUORUM_MANIFEST,
+    ),
+    Golden(file="node.v1.json", make=lambda: records.encode_node(NODE), value=NODE),
 ]

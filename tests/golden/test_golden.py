@@ -24,6 +24,8 @@ from woodpecker.codec.block import Block, parse_header
 HERE = Path(__file__).parent
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "manifest.v1.json": records.decode_manifest,
+    "manifest-quorum.v1.json": records.decode_manifest,
+    "node.v1.json": records.decode_node,
     "page.v1.json": records.decode_page,
     "upper-page.v1.json": records.decode_page,
     "register.v1.json": records.decode_register,

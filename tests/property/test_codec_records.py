@@ -19,6 +19,7 @@ from woodpecker.codec import keys, records, sealed
 from woodpecker.codec.block import PackedBlock, pack
 from woodpecker.core.batcher import Draft
 from woodpecker.core.manifest import FORMAT, Manifest, PageRef, Segment
+from woodpecker.core.membership import NodeRecord
 from woodpecker.core.register import Register
 from woodpecker.errors import Corrupt, InvalidRequest
 
@@ -69,6 +70,12 @@ def test_registers_come_back(register: Register) -> None:
 @settings(max_examples=100, deadline=None)
 def test_cursors_come_back(cursor: records.Cursor) -> None:
     assert records.decode_cursor(records.encode_cursor(cursor)) == cursor
+
+
+@given(every_field(NodeRecord))
+@settings(max_examples=100, deadline=None)
+def test_nodes_come_back(node: NodeRecord) -> None:
+    assert records.decode_node(records.encode_node(node)) == node
 
 
 @given(pages)

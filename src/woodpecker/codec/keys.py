@@ -6,6 +6,7 @@ Metadata store (keys may lie in the same bucket as the objects):
 ``meta/logs/<name>``                                manifest of a log
 ``meta/cursors/<log id>/<name>``                    cursor; of one incarnation of the log
 ``meta/leases/<name>``                              lease of a background worker
+``meta/nodes/<node>``                               a LogStore node
 ==================================================  ===============================================
 
 Object store, relative to its root prefix:
@@ -37,6 +38,7 @@ STORE_MARKER = "woodpecker.json"
 LOGS = "meta/logs/"  # prefixes, for listings
 CURSORS = "meta/cursors/"
 LEASES = "meta/leases/"
+NODES = "meta/nodes/"
 
 _HEX = re.compile(r"[0-9a-f]{32}\Z")
 _OBJECT = re.compile(
@@ -117,6 +119,11 @@ def cursor(log_id: str, name: str) -> str:
 def lease(name: str) -> str:
     """One lease. Raises: InvalidRequest."""
     return LEASES + check_name(name, "lease")
+
+
+def node(name: str) -> str:
+    """Record of a LogStore node. Raises: InvalidRequest."""
+    return NODES + check_name(name, "node")
 
 
 def log_prefix(log_id: str) -> str:

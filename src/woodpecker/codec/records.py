@@ -1,4 +1,4 @@
-"""Records: manifests, pages, registers, cursors and the store marker as readable, checked JSON.
+"""Records: manifests, pages, registers, cursors, nodes and the store marker as readable, checked JSON.
 
 Every record is one line ``{"woodpecker": kind, "format": n, "digest": d, "value": {...}}`` and a line
 feed. The digest (XXH3-128) covers kind, format and the exact bytes of the value, so a flipped bit
@@ -21,6 +21,7 @@ from xxhash import xxh3_128_hexdigest
 from woodpecker.codec.compression import Buffer
 from woodpecker.core import manifest
 from woodpecker.core.manifest import Manifest, PageRef, Segment
+from woodpecker.core.membership import NodeRecord
 from woodpecker.core.register import ProducerState, Register
 from woodpecker.errors import Corrupt, InvalidRequest
 
@@ -29,7 +30,9 @@ MAX_PAGE_BYTES = 16 << 20
 MAX_REGISTER_BYTES = 64 << 20
 MAX_CURSOR_DATA_BYTES = 64 << 10
 
-_FORMATS = {"manifest": manifest.FORMAT, "page": 1, "register": 1, "cursor": 1, "store": 1}
+_FORMATS = {
+    "manifest": manifest.FORMAT, "page": 1, "register": 1, "cursor": 1, "node": 1, "store": 1,
+}  # fmt: skip
 _FRONT = re.compile(
     rb'\{"woodpecker":"([a-z]{1,16})","format":([1-9][0-9]{0,8}),"digest":"([0-9a-f]{32})","value":'
 )
@@ -150,6 +153,16 @@ def encode_cursor(value: Cursor) -> bytes:
 def decode_cursor(data: Buffer, *, where: str = "cursor") -> Cursor:
     """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
     return _decode("cursor", data, Cursor, MAX_RECORD_BYTES, where)
+
+
+def encode_node(value: NodeRecord) -> bytes:
+    """Raises: InvalidRequest above MAX_RECORD_BYTES."""
+    return _encode("node", msgspec.to_builtins(value), MAX_RECORD_BYTES)
+
+
+def decode_node(data: Buffer, *, where: str = "node") -> NodeRecord:
+    """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
+    return _decode("node", data, NodeRecord, MAX_RECORD_BYTES, where)
 
 
 def encode_store_marker(value: StoreMarker) -> bytes:

@@ -72,6 +72,7 @@ def test_metadata_keys() -> None:
     assert keys.cursor(LOG_ID, "billing") == f"meta/cursors/{LOG_ID}/billing"
     assert keys.cursor(LOG_ID, "billing").startswith(keys.cursors(LOG_ID))
     assert keys.lease("sweep") == "meta/leases/sweep" == keys.LEASES + "sweep"
+    assert keys.node("n1") == "meta/nodes/n1" == keys.NODES + "n1"
     assert keys.parse_manifest(keys.manifest("orders")) == "orders"
     assert keys.parse_cursor(keys.cursor(LOG_ID, "billing")) == (LOG_ID, "billing")
 
@@ -135,6 +136,7 @@ def test_blocks_alone() -> None:
         lambda: keys.cursor(LOG_ID, "a/b"),
         lambda: keys.cursor("", "a"),
         lambda: keys.lease("a b"),
+        lambda: keys.node("a/b"),
         lambda: keys.caller_object(LOG_ID, "a//b"),
         lambda: keys.caller_object(LOG_ID, "a/../b"),
         lambda: keys.parse_manifest("meta/cursors/x"),

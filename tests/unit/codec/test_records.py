@@ -32,6 +32,7 @@ DECODERS: dict[str, Callable[..., Any]] = {
     "register": records.decode_register,
     "cursor": records.decode_cursor,
     "store": records.decode_store_marker,
+    "node": records.decode_node,
 }
 BARE = Manifest(name="x", log_id=LOG_ID, created_at_ms=1)
 
