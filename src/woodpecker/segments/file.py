@@ -13,10 +13,12 @@ from typing import TypeVar
 
 from woodpecker.core.ids import Kind
 from woodpecker.core.manifest import FilePlace, Sealed, Segment
+from woodpecker.direct_file import NO_ROOM, DataFile
 from woodpecker.errors import Corrupt, InvalidRequest, NotFound, NotWritten, Unavailable
 from woodpecker.runtime.runtime import Runtime
+from woodpecker.runtime.threads import Lane, Threads
 from woodpecker.segments.base import ReadManifest, Recovered, SealedTail, SegmentRef
-from woodpecker.segments.file_aligned import NO_ROOM, Buffers, DataFile
+from woodpecker.segments.file_aligned import Buffers
 from woodpecker.segments.file_append import Appender
 from woodpecker.segments.file_index import Index, Indexes
 from woodpecker.segments.file_place import BufferDirectory, make_directory, sync_directory
@@ -30,7 +32,6 @@ from woodpecker.segments.file_recovery import (
 )
 from woodpecker.segments.file_seal import seal
 from woodpecker.segments.file_side import SideFile
-from woodpecker.segments.file_threads import Lane, Threads
 from woodpecker.segments.file_wake import Wakes
 from woodpecker.segments.file_writer import Disk, FileWriter, open_writers_limit
 from woodpecker.storage.base import ObjectStore

@@ -23,11 +23,12 @@ from woodpecker.core.file_rules import (
     after,
     padded,
 )
-from woodpecker.segments.file_aligned import Buffers, DataFile
+from woodpecker.direct_file import DataFile
+from woodpecker.runtime.threads import Threads
+from woodpecker.segments.file_aligned import Buffers
 from woodpecker.segments.file_index import Index
 from woodpecker.segments.file_recovery import try_lock
 from woodpecker.segments.file_side import Hint, SideFile
-from woodpecker.segments.file_threads import Threads
 
 FIRST_ROOM_BYTES = 1 << 20  # ten thousand idle logs must not fill a disk
 MOST_ROOM_BYTES = 64 << 20

@@ -12,14 +12,14 @@ from woodpecker.codec.block import Block, BlockHeader
 from woodpecker.core.file_rules import Position, padded
 from woodpecker.core.ids import State
 from woodpecker.core.manifest import FilePlace
+from woodpecker.direct_file import DataFile
 from woodpecker.errors import Closed, Corrupt, NotFound, Unavailable
+from woodpecker.runtime.threads import Lane
 from woodpecker.segments.base import SegmentRef
-from woodpecker.segments.file_aligned import DataFile
 from woodpecker.segments.file_index import Index
 from woodpecker.segments.file_place import BufferDirectory
 from woodpecker.segments.file_recovery import first_position, identity_of, owner_of
 from woodpecker.segments.file_side import Owner, SideFile
-from woodpecker.segments.file_threads import Lane
 from woodpecker.segments.file_wake import Wakes
 from woodpecker.segments.file_walk import Bound, Walk
 

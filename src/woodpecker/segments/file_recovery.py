@@ -26,9 +26,10 @@ from woodpecker.core.file_rules import (
 )
 from woodpecker.core.manifest import End, Segment
 from woodpecker.core.register import BlockFacts
+from woodpecker.direct_file import DataFile
 from woodpecker.errors import Corrupt, Unavailable
 from woodpecker.segments.base import Recovered
-from woodpecker.segments.file_aligned import DataFile, Window
+from woodpecker.segments.file_aligned import Window
 from woodpecker.segments.file_side import Hint, Owner, SideFile
 
 _FOLLOWED = "is damaged, and blocks that were written after it are there"

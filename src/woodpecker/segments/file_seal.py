@@ -11,9 +11,10 @@ from pathlib import Path
 
 from woodpecker.codec.checksum import Checksum
 from woodpecker.core.manifest import Sealed, Segment
+from woodpecker.direct_file import DataFile
 from woodpecker.errors import Corrupt
 from woodpecker.segments.base import SealedTail, SegmentRef
-from woodpecker.segments.file_aligned import BUFFER_BYTES, DataFile
+from woodpecker.segments.file_aligned import BUFFER_BYTES
 from woodpecker.segments.file_index import Index
 from woodpecker.segments.file_place import make_directory, sync_directory
 from woodpecker.segments.file_recovery import first_position, identity_of, try_lock

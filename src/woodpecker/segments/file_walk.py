@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from woodpecker.codec.block import HEADER_BYTES, Block, BlockHeader, parse_header
 from woodpecker.codec.header import verify_digest
 from woodpecker.core.file_rules import UNIT_BYTES, Identity, Position, padded
+from woodpecker.direct_file import DataFile, make_buffer
 from woodpecker.errors import Corrupt
-from woodpecker.segments.file_aligned import BUFFER_BYTES, DataFile, Window, make_buffer
+from woodpecker.segments.file_aligned import BUFFER_BYTES, Window
 from woodpecker.segments.file_index import Index
 
 _STEP_BYTES = 256 << 10  # of one read while walking over small blocks

@@ -28,10 +28,10 @@ from woodpecker.errors import (
     WoodpeckerError,
 )
 from woodpecker.runtime.runtime import Runtime
+from woodpecker.runtime.threads import Lane, post
 from woodpecker.segments.file_aligned import BUFFER_BYTES, SMALL_BYTES, Buffers
 from woodpecker.segments.file_append import Appender
 from woodpecker.segments.file_recovery import first_position
-from woodpecker.segments.file_threads import Lane, post
 
 MAX_SEGMENT_BYTES = 1 << 40
 _MARGIN_BYTES = 1 << 16  # headers and padding of what is reserved

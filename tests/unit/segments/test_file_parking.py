@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from woodpecker.core.ids import State
+from woodpecker.direct_file import DataFile
 from woodpecker.errors import Fenced, NotWritten
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.segments import file_recovery
 from woodpecker.segments.file import FileSegments
-from woodpecker.segments.file_aligned import DataFile
 from woodpecker.testing.conformance.segment_log import (
     TAKER,
     FakeLog,

@@ -15,11 +15,11 @@ import pytest
 import woodpecker
 from woodpecker.core.ids import ZERO_DIGEST, Kind, State
 from woodpecker.core.manifest import FilePlace, Segment
+from woodpecker.direct_file import DataFile
 from woodpecker.errors import Closed, Corrupt, NotFound, Unavailable
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.segments import file_append, file_index
 from woodpecker.segments.file import FileSegments
-from woodpecker.segments.file_aligned import DataFile
 from woodpecker.segments.file_wake import Wakes
 from woodpecker.testing.conformance.segment_log import FakeLog, payloads_of, read
 

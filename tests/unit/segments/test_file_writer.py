@@ -17,14 +17,15 @@ import pytest
 
 import woodpecker
 from woodpecker.core.file_rules import INLINE_MAX_BYTES, UNIT_BYTES, Pace
+from woodpecker.direct_file import DataFile, make_buffer
 from woodpecker.errors import Fenced, NotWritten, OutcomeUnknown, Unavailable
 from woodpecker.runtime.runtime import SystemRuntime
+from woodpecker.runtime.threads import Lane, Threads
 from woodpecker.segments import file_append
 from woodpecker.segments.file import FileSegments
-from woodpecker.segments.file_aligned import BUFFER_BYTES, Buffers, DataFile, make_buffer
+from woodpecker.segments.file_aligned import BUFFER_BYTES, Buffers
 from woodpecker.segments.file_append import Appender
 from woodpecker.segments.file_side import SideFile
-from woodpecker.segments.file_threads import Lane, Threads
 from woodpecker.segments.file_writer import Disk
 from woodpecker.testing.conformance.segment_log import TAKER, FakeLog, payloads_of, read
 

@@ -1,6 +1,6 @@
-"""Threads of kind ``file``: few, started when work waits, ended when there is none.
+"""Threads for work that blocks: few, started when work waits, ended when there is none.
 
-A ``Lane`` does the work of one segment in order, on one thread at a time; ten thousand lanes share a
+A ``Lane`` does the work of one thing in order, on one thread at a time; ten thousand lanes share a
 handful of threads, and none keeps a thread for long while others wait.
 """
 
@@ -97,7 +97,7 @@ class Threads:
 
 
 class Lane:
-    """Work of one segment: in order, never two pieces at once."""
+    """Work of one thing: in order, never two pieces at once."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
