@@ -6,6 +6,7 @@ next beat.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,22 @@ from woodpecker.codec import keys, records
 from woodpecker.core import membership
 from woodpecker.core.backoff import delay_ms
 from woodpecker.core.membership import DEAD_AFTER_MS, NodeRecord, NodeState
-from woodpecker.errors import Conflict, InvalidRequest, NotFound, OutcomeUnknown, Unavailable
+from woodpecker.errors import (
+    Conflict,
+    Corrupt,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+    WoodpeckerError,
+)
 from woodpecker.metadata.base import MetadataStore
 from woodpecker.runtime.runtime import Runtime
 
 CHANGE_TIMEOUT_MS = 30_000
 WATCH_MS = 500.0  # between looks at a node that may be alive
+
+_log = logging.getLogger("woodpecker.logstore")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +46,7 @@ class NodeRecords:
     def __init__(self, store: MetadataStore, runtime: Runtime) -> None:
         self._store = store
         self._runtime = runtime
+        self._unreadable: set[str] = set()
 
     async def load(self, node: str) -> StoredNode | None:
         """Linearizable read. Raises: Unavailable, Corrupt; InvalidRequest: newer format, bad name."""
@@ -47,13 +59,20 @@ class NodeRecords:
         )
 
     async def all(self) -> Sequence[StoredNode]:
-        """Every node that ever registered, by name; those forgotten too. Raises: as ``load``."""
+        """Every node that ever registered, by name; those forgotten too. Raises: Unavailable.
+
+        A record that cannot be read (a newer format, damage) is left out, with a line in the log.
+        """
         found: list[StoredNode] = []
         start_after = ""
         while page := await self._store.list(keys.NODES, start_after=start_after):
             for record in page:
                 where = f"{self._store.url}#{record.key}"
-                node = records.decode_node(record.value, where=where)
+                try:
+                    node = records.decode_node(record.value, where=where)
+                except (Corrupt, InvalidRequest) as error:
+                    self._cannot_read(where, error)
+                    continue
                 found.append(StoredNode(record=node, version=record.version))
             start_after = page[-1].key
         return found
@@ -92,6 +111,11 @@ class NodeRecords:
                 f"node {node} lives at {seen.record.address}: drain it, then stop it, then forget it"
             )
         return await self._change(node, membership.forgotten, NodeState.FORGOTTEN)
+
+    def _cannot_read(self, where: str, error: WoodpeckerError) -> None:
+        if where not in self._unreadable:
+            self._unreadable.add(where)
+            _log.error("a LogStore node is left out: %s", error)
 
     async def _moves(self, seen: StoredNode) -> bool:
         """Watch for as long as a living node can be silent."""
