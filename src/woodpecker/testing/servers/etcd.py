@@ -22,7 +22,7 @@ from typing import Self
 
 from woodpecker.programs import HOW_TO_GET_ETCD, find_etcd
 from woodpecker.testing.servers.certificates import Certificates
-from woodpecker.testing.servers.process import free_port
+from woodpecker.testing.servers.process import LOOPBACK, Host, free_port
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
@@ -37,6 +37,7 @@ class EtcdMember:
     health_url: str
     argv: Sequence[str]
     log_file: Path
+    host: Host = LOOPBACK
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,8 +51,9 @@ class EtcdMember:
         assert self.process is None, f"{self.name} is running already"
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                self.argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-            )
+                self.host.command(self.argv), stdout=log, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, pass_fds=self.host.pass_fds,
+            )  # fmt: skip
 
     def wait_ready(self) -> None:
         """Wait until it answers linearizable reads."""
@@ -108,6 +110,7 @@ class EtcdCluster:
         members: 1, 3 or 5.
         binary: the etcd program; default ``find_etcd()``.
         certificates: serve clients by TLS and ask for their certificates.
+        host: where all members run.
     """
 
     def __init__(
@@ -117,12 +120,13 @@ class EtcdCluster:
         members: int = 1,
         binary: Path | None = None,
         certificates: Certificates | None = None,
+        host: Host = LOOPBACK,
     ) -> None:
         program = binary or find_etcd()
         assert program is not None, HOW_TO_GET_ETCD
         directory.mkdir(parents=True, exist_ok=True)
         ports = [free_port() for _ in range(3 * members)]
-        peers = {f"n{i}": f"http://127.0.0.1:{ports[3 * i]}" for i in range(members)}
+        peers = {f"n{i}": f"http://{host.address}:{ports[3 * i]}" for i in range(members)}
         self.certificates = certificates
         self.members = [
             _member(
@@ -133,6 +137,7 @@ class EtcdCluster:
                 client_port=ports[3 * i + 1],
                 health_port=ports[3 * i + 2],
                 certificates=certificates,
+                host=host,
             )
             for i, name in enumerate(peers)
         ]
@@ -205,10 +210,11 @@ def _member(
     client_port: int,
     health_port: int,
     certificates: Certificates | None,
+    host: Host,
 ) -> EtcdMember:
     scheme = "https" if certificates else "http"
-    client_url = f"{scheme}://127.0.0.1:{client_port}"
-    health_url = f"http://127.0.0.1:{health_port}"
+    client_url = f"{scheme}://{host.address}:{client_port}"
+    health_url = f"http://{host.address}:{health_port}"
     options = {
         "name": name,
         "data-dir": str(directory / name),
@@ -232,10 +238,11 @@ def _member(
         }
     return EtcdMember(
         name=name,
-        endpoint=f"127.0.0.1:{client_port}",
+        endpoint=f"{host.address}:{client_port}",
         health_url=f"{health_url}/health",
         argv=[str(program), *(f"--{option}={value}" for option, value in options.items())],
         log_file=directory / f"{name}.log",
+        host=host,
     )
 
 

