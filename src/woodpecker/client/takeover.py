@@ -84,26 +84,24 @@ async def close_open_segment(
     env: Environment, name: str, manifest: Manifest, owner: Owner
 ) -> tuple[Manifest, Register]:
     """Steps 2 to 4: fence, recover the end, make it safe, fold, close by one CAS."""
-    register = await env.history(manifest).load_register(manifest.register, manifest.register_key)
     segment = manifest.open_segment
-    if segment is None:
-        return manifest, register
-    ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
-    span = env.observer.span(Span.RECOVER, log=name, segment=segment.id, kind=str(segment.kind))
     try:
+        register = await env.history(manifest).load_register(
+            manifest.register, manifest.register_key
+        )
+        if segment is None:
+            return manifest, register
+        ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
+        span = env.observer.span(Span.RECOVER, log=name, segment=segment.id, kind=str(segment.kind))
         with span:
             found = await env.store_of(manifest, segment).recover(ref, token=owner.token)
-    except (
-        NotFound
-    ) as error:  # cleaned away under our hands: by a later opener, or by no rule of ours
-        now = (await env.catalog.load(name)).manifest
-        if now is not None and now.owned_by(owner.log_id, owner.epoch, owner.token):
-            raise Corrupt(
-                f"log {name!r}: blocks of its OPEN segment {segment.id} vanished: {error}",
-                where=name,
-            ) from error
-        raise Fenced(
-            f"log {name!r}: another opener was faster; open it again", outcome="not_written"
+    except (NotFound, Corrupt) as error:
+        await _check_beaten(env, manifest, owner)
+        if isinstance(error, Corrupt):
+            raise
+        raise Corrupt(
+            f"log {name!r}: what its metadata names vanished while it was opened: {error}",
+            where=name,
         ) from error
     register = fold(register, found.facts)
     closed = await close_at(env, name, manifest, owner, found, register)
@@ -111,6 +109,19 @@ async def close_open_segment(
         Event.SEGMENT_RECOVERED, log=name, segment=segment.id, end_seq=closed.next_seq
     )
     return closed, register
+
+
+async def _check_beaten(env: Environment, manifest: Manifest, owner: Owner) -> None:
+    """What is missing or strange may be the doing of a later opener, who cleaned up since.
+
+    Raises: Fenced: so it is; else it is damage.
+    """
+    now = (await env.catalog.load(manifest.name)).manifest
+    if now is None or not now.owned_by(owner.log_id, owner.epoch, owner.token):
+        raise Fenced(
+            f"log {manifest.name!r}: another opener was faster; open it again",
+            outcome="not_written",
+        )
 
 
 async def close_at(

@@ -83,11 +83,15 @@ class History:
         return total
 
     async def inner_pages(self, manifest: Manifest) -> AsyncIterator[PageRef]:
-        """References that lie inside pages (not those in the manifest itself). Raises: as above."""
+        """References that lie inside pages (not those in the manifest itself). Raises: as above.
+
+        Those that are wholly before the first kept segment are left out: their pages may be gone.
+        """
+        first_kept = manifest.anchor.first_segment
         todo = [page for page in manifest.pages if page.level > 0]
         while todo:
             for item in await self._load(todo.pop()):
-                if isinstance(item, PageRef):
+                if isinstance(item, PageRef) and item.last_segment >= first_kept:
                     yield item
                     if item.level > 0:
                         todo.append(item)

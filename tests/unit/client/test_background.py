@@ -66,6 +66,15 @@ async def test_two_sealers_of_one_segment_write_the_same_and_both_succeed() -> N
     assert await orphans(env, world, log) == []
 
 
+async def test_a_segment_closed_by_a_clock_far_ahead_is_sealed_all_the_same() -> None:
+    world = World()
+    log = await create(world.env())
+    world.runtime.ahead_us = 40 * DAY_US
+    await fill(log, 1)
+    world.runtime.ahead_us = 0
+    assert await seal_log(world.env(), NAME, settle_ms=120_000) == 1
+
+
 async def test_a_sound_object_at_the_key_is_adopted_and_a_broken_one_replaced() -> None:
     world, log = await made(1)
     blocks = dict(world.bucket.objects)
@@ -202,6 +211,21 @@ async def test_size_keeps_at_least_what_was_asked_for_across_pages(
     assert manifest.trim_point == 12
     kept = [s.id async for s in world.env().segments(manifest) if s.end is not None]
     assert len(kept) == 3
+    assert await orphans(world.env(), world, log) == []
+
+
+async def test_the_sweep_gets_over_pages_that_were_trimmed_away_inside_an_upper_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, limit in (("INLINE_SEALED_MAX", 1), ("PAGE_SEGMENTS", 1), ("LEVEL_PAGES_MAX", 2)):
+        monkeypatch.setattr(retention, name, limit)
+    world, log = await made(12)
+    await run(world.env())
+    assert max(page.level for page in (await log._manifest()).pages) >= 2
+    await log.trim(24)
+    await run(world.env())  # drops six segments; the pages of the lowest level go
+    await run(world.env())
+    await check_sound(world.env(), log, next_seq=48)
     assert await orphans(world.env(), world, log) == []
 
 

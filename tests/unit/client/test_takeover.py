@@ -176,6 +176,54 @@ async def test_a_slow_opener_whose_blocks_were_sealed_away_is_fenced():
 
 
 @on_virtual_time
+async def test_a_slow_opener_that_meets_the_mark_of_another_slow_one_is_fenced():
+    async with a_world() as world:
+        async with await world.writer(1) as writer:
+            await writer.append(b"a")
+        writer = await world.writer(1)
+        for n in range(3):
+            await writer.append(b"%d" % n)
+        slow = world.site(2)
+        slow.on_objects.script("get", Fault.HELD)
+        opening = asyncio.create_task(world.writer(2))
+        await asyncio.sleep(1)
+        following = await world.writer(3)
+        for number in range(3):
+            del world.bucket.objects[keys.block(world.log_id, 1, number)]
+        mark = world.bucket.objects[keys.block(world.log_id, 1, 3)]
+        world.bucket.objects[keys.block(world.log_id, 1, 2)] = mark
+        slow.on_objects.gate.set()
+        with pytest.raises(Fenced):
+            await opening
+        await following.close()
+        await drop(world, 1)
+
+
+@on_virtual_time
+async def test_an_opener_that_stood_still_while_its_register_was_collected_is_fenced(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("woodpecker.metadata.history.REGISTER_INLINE_BYTES", 10)
+    async with a_world() as world:
+        async with await world.writer(1, producer="p") as writer:
+            await writer.append(b"a")
+        (key,) = [key for key in world.bucket.objects if "/registers/" in key]
+        slow = world.site(2)
+        slow.on_objects.script("get", Fault.HELD, key="/registers/")
+        opening = asyncio.create_task(world.writer(2))
+        await asyncio.sleep(1)
+        following = await world.writer(3)
+        register = world.bucket.objects.pop(key)
+        slow.on_objects.gate.set()
+        with pytest.raises(Fenced):
+            await opening
+        await following.close()
+        with pytest.raises(Corrupt):  # nobody came later: it is missing
+            await world.writer(4)
+        world.bucket.objects[key] = register
+
+
+@on_virtual_time
 async def test_blocks_that_vanish_under_the_rightful_opener_are_damage():
     async with a_world() as world:
         writer = await world.writer(1)
