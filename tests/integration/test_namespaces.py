@@ -36,7 +36,7 @@ def connected(network: Network, client: str, server: str) -> tuple[socket.socket
     listener = network.listener(server)
     listener.setblocking(True)
     listener.listen()
-    near = network.socket(client)
+    near = network.open_socket(client)
     near.settimeout(SHORT_S)
     try:
         near.connect(listener.getsockname())
@@ -59,7 +59,7 @@ def test_each_host_reaches_the_other_and_no_more(network: Network) -> None:
     assert near.recv(10) == b"back"
     near.close()
     far.close()
-    outside = network.socket("a")
+    outside = network.open_socket("a")
     outside.settimeout(SHORT_S)
     with pytest.raises(OSError, match=r"unreachable|timed out|refused"):
         outside.connect(("192.0.2.1", 9))

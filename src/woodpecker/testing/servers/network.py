@@ -61,13 +61,13 @@ class Network:
         """The calling thread, and what it starts from now on, is on that host."""
         _set_namespace(self._fds[name])
 
-    def socket(self, name: str) -> socket.socket:
+    def open_socket(self, name: str) -> socket.socket:
         """A TCP socket of that host, to be used from anywhere."""
         return self._on(name, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
 
     def listener(self, name: str) -> socket.socket:
         """One that accepts, on a free port of that host."""
-        listener = self.socket(name)
+        listener = self.open_socket(name)
         listener.bind((self.address(name), 0))
         listener.settimeout(0)
         return listener
