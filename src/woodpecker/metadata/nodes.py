@@ -65,9 +65,9 @@ class NodeDirectory:
         if record is None:
             raise Unavailable(f"node {member.node} is not registered in this store")
         if record.state is NodeState.FORGOTTEN:
-            raise Unavailable(f"node {member.node} was declared gone for ever")
+            raise _gone(f"node {member.node} was declared gone for ever")
         if not record.speaks_for(member.incarnation):
-            raise Unavailable(
+            raise _gone(
                 f"node {member.node} came back without what it held: incarnation "
                 f"{member.incarnation} is gone, it is {record.incarnation} now"
             )
@@ -236,6 +236,13 @@ def _is_avoided(sighting: Sighting, now_ms: float, failing_ms: float) -> bool:
     since_ms = sighting.failing_since_ms
     is_failing = since_ms is not None and now_ms - since_ms >= failing_ms
     return is_failing and now_ms < sighting.avoided_until_ms
+
+
+def _gone(text: str) -> Unavailable:
+    """Waiting does not help."""
+    error = Unavailable(text)
+    error.retryable = False
+    return error
 
 
 def _look_at_error(task: asyncio.Task[None]) -> None:

@@ -22,7 +22,10 @@ class Nodes(Protocol):
         """
 
     async def address(self, member: Member) -> str:
-        """``host:port`` of the member now. Raises: Unavailable: not known, or not in that incarnation."""
+        """``host:port`` of the member now; of a past incarnation, too, for which its node still speaks.
+
+        Raises: Unavailable: not known, or not up; with ``retryable`` False if what it held is gone.
+        """
 
     def zone_of(self, node: str) -> str:
         """The zone of a node as last read; "" if unknown."""
