@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from woodpecker.access import Access
+from woodpecker.errors import Unavailable
 from woodpecker.metadata.base import MetadataStore
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.storage.base import ObjectStore
@@ -88,5 +89,11 @@ class Cluster:
         return self._any_node
 
     async def _addresses(self) -> Sequence[str]:
-        """Those that were named; nodes that came later are found by the directory."""
-        return self._seeds
+        """Those that are up, and those that were named."""
+        if self.metadata is None:
+            return self._seeds
+        try:
+            found = await self.directory.addresses()
+        except Unavailable:  # the metadata store is away
+            return self._seeds
+        return list(dict.fromkeys((*found, *self._seeds)))

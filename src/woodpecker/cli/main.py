@@ -10,7 +10,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from woodpecker.cli import append, bench, care, config, cursors, doctor, logs, portable, read
+from woodpecker.cli import (
+    append,
+    bench,
+    care,
+    config,
+    cursors,
+    dev,
+    doctor,
+    logs,
+    logstore,
+    nodes,
+    portable,
+    read,
+    segments,
+)
 from woodpecker.cli.exits import Debug, guarded
 from woodpecker.cli.session import Session
 
@@ -48,7 +62,7 @@ def _globals(
         str | None,
         typer.Option(
             metavar="URL",
-            help="file:///dir, s3://bucket/prefix, gs://, az:// or a directory "
+            help="file:///dir, s3://bucket/prefix, gs://, az://, wp://host:port or a directory "
             "(WOODPECKER_STORE; default: a directory under your data folder)",
         ),
     ] = None,
@@ -83,6 +97,10 @@ app.add_typer(log_app, name="log")
 append.add_to(app)
 read.add_to(app)
 cursors.add_to(app)
+segments.add_to(app)
+nodes.add_to(app)
+logstore.add_to(app)
+dev.add_to(app)
 portable.add_to(app)
 doctor.add_to(app)
 config.add_to(app)
