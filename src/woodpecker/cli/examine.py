@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from woodpecker.access import SCHEME, nodes_of
 from woodpecker.app import as_url, open_objects
 from woodpecker.cli.probes import (
     Findings,
@@ -17,17 +18,26 @@ from woodpecker.cli.probes import (
 from woodpecker.cli.session import Session
 from woodpecker.errors import NotFound, WoodpeckerError
 from woodpecker.filesystems import is_local
+from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.storage.url import parse_store_url
+
+NODE_TIMEOUT_MS = 3_000
 
 
 def url_of(session: Session) -> str:
     """The store's URL without secrets. Raises: InvalidRequest."""
+    if session.store.startswith(SCHEME):
+        return SCHEME + ",".join(nodes_of(session.store))
     return parse_store_url(as_url(session.store)).url
 
 
 async def examine(session: Session) -> Findings:
     """Try everything. Raises: InvalidRequest: no store can have that URL."""
     found = Findings()
+    if session.store.startswith(SCHEME):
+        await _examine_nodes(session, found)
+        await _examine_store(session, found)
+        return found
     settings = parse_store_url(as_url(session.store))
     if settings.scheme != "file":
         await _examine_objects(session, as_url(session.store), found, is_network_store=True)
@@ -60,6 +70,29 @@ async def _examine_objects(
         await objects.close()
 
 
+async def _examine_nodes(session: Session, found: Findings) -> None:
+    """Does each of the nodes that were named answer? One that does is enough to go on."""
+    from woodpecker.rpc.tcp import TcpTransport
+
+    runtime = SystemRuntime()
+    transport = TcpTransport(runtime, session.access)
+    answers = 0
+    for address in nodes_of(session.store):
+        before_ms = runtime.monotonic_ms()
+        try:
+            link = await transport.connect(address, timeout_ms=NODE_TIMEOUT_MS)
+        except WoodpeckerError as error:
+            found.add(address, ok=None, detail=f"{error.code}: {error}")
+            continue
+        took_ms = runtime.monotonic_ms() - before_ms
+        node = link.welcome
+        zone = f", zone {node.zone}" if node.zone else ""
+        found.add(address, ok=True, detail=f"node {node.node}{zone}, hello in {took_ms:.1f} ms")
+        answers += 1
+    await transport.close()
+    found.add("nodes", ok=answers > 0, detail=f"{answers} of those that were named answer")
+
+
 async def _examine_store(session: Session, found: Findings) -> None:
     """Is a Woodpecker store there, and can its metadata be read?"""
     if not found.is_usable:
@@ -80,6 +113,11 @@ def advise(session: Session, found: Findings) -> str:
         bad = [check.name for check in found.checks if check.ok is False]
         return f"Not usable: {', '.join(bad)}."
     figures = found.figures
+    if session.store.startswith(SCHEME):
+        return (
+            "Mode quorum fits: an append waits until two of three nodes have synced it. `doctor` on the "
+            "store that the nodes use says more about that."
+        )
     if "sync_p50_ms" in figures and is_local(Path(parse_store_url(url_of(session)).path)):
         return (
             "Mode file fits: an append waits for one synced write, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -14,6 +15,7 @@ from woodpecker.config import Config, Value, load
 from woodpecker.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from woodpecker.access import Access
     from woodpecker.client.client import Client
     from woodpecker.client.log import Log
 
@@ -43,6 +45,21 @@ class Session:
     def store(self) -> str:
         """URL or directory of the store."""
         return str(self.config["store"])
+
+    @property
+    def access(self) -> Access:
+        """How LogStore nodes are reached. Raises: InvalidRequest."""
+        from woodpecker.access import make_access
+
+        text = self.config.text
+        return make_access(
+            os.environ,
+            secret_file=text("secret_file"),
+            tls_ca=text("tls_ca"),
+            tls_cert=text("tls_cert"),
+            tls_key=text("tls_key"),
+            zone=text("zone"),
+        )
 
     def with_flags(self, flags: Mapping[str, Value]) -> Session:
         """The same with flags of one command; they win over the global ones."""
