@@ -24,6 +24,7 @@ from woodpecker.cli import (
     portable,
     read,
     segments,
+    sim,
 )
 from woodpecker.cli.exits import Debug, guarded
 from woodpecker.cli.session import Session
@@ -105,6 +106,7 @@ portable.add_to(app)
 doctor.add_to(app)
 config.add_to(app)
 app.add_typer(bench.app, name="bench")
+app.add_typer(sim.app, name="sim")
 
 
 def main() -> None:

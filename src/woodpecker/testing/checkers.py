@@ -23,24 +23,16 @@ I6 (chain) and I9 (orphans) are for ``verify`` and for a look at the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from woodpecker.testing.check_handles import check_handles
+from woodpecker.testing.check_repeats import merged
 from woodpecker.testing.history import History, Item, Operation, View
+from woodpecker.testing.violation import SHOWN, Violation, broken, shortened
 
-SHOWN = 20  # violations of one rule that are worth reading
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Violation:
-    """A rule that was broken, and by what."""
-
-    rule: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.text}"
+__all__ = ["Final", "Violation", "check", "check_after"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,17 +69,20 @@ class _Log:
     newest_ns: list[int]  # by seq: the latest call among all entries up to it
 
 
-def check(history: History, final: Final, *, is_whole: bool = True) -> list[Violation]:
+def check(
+    history: History, final: Final, *, is_whole: bool = True, has_retention: bool = False
+) -> list[Violation]:
     """All violations, at most ``SHOWN`` of one rule; empty: the history is right.
 
     Args:
         is_whole: every entry, trimmed ones too, was seen by some reader or is in ``final``.
+        has_retention: the log's options trim it as well.
     """
     found: list[Violation] = []
     content = _content(history, final, found)
     if is_whole:
         missing = [seq for seq in range(final.end) if seq not in content]
-        found += [_broken("I2", f"seq {seq} was shown to nobody") for seq in missing[:SHOWN]]
+        found += [broken("I2", f"seq {seq} was shown to nobody") for seq in missing[:SHOWN]]
     log = _index(history, content, final.end, found)
     for part in (
         _check_answers(log, final, is_whole=is_whole),
@@ -96,35 +91,22 @@ def check(history: History, final: Final, *, is_whole: bool = True) -> list[Viol
         _check_epochs(log, history.of("open")),
         _check_views(log, history.views),
         _check_tails(log, history),
-        _check_trims(log, history, final),
-        _check_resolved(log, history),
+        _check_trims(log, history, final, has_retention=has_retention),
+        check_handles(history, final.first, final.end),
+        _check_resolved(log, history, hidden_below=0 if is_whole else final.first),
         _check_ends(history),
     ):
         found += part
-    return _shortened(found)
+    return shortened(found)
 
 
 def check_after(history: History, after_ns: int, why: str) -> list[Violation]:
     """No append that was called after ``after_ns`` may have been acknowledged."""
-    return _shortened(
-        _broken("I4", f"{operation} was called after {why}, and acknowledged")
-        for operation in history.of("append")
+    return shortened(
+        broken("I4", f"{operation} was called after {why}, and acknowledged")
+        for operation in merged(history.of("append"), {}, {})[0]
         if operation.is_ok and operation.call.at_ns > after_ns
     )
-
-
-def _broken(rule: str, text: str) -> Violation:
-    return Violation(rule=rule, text=text)
-
-
-def _shortened(found: Iterable[Violation]) -> list[Violation]:
-    counts: dict[str, int] = {}
-    kept = []
-    for violation in found:
-        count = counts[violation.rule] = counts.get(violation.rule, 0) + 1
-        if count <= SHOWN:
-            kept.append(violation)
-    return kept
 
 
 # --- what the log is -----------------------------------------------------------------------------------
@@ -140,28 +122,31 @@ def _content(history: History, final: Final, found: list[Violation]) -> dict[int
                 who = f"reader {view.process}/{view.reader}"
                 if seq >= final.end:
                     text = f"{who} was shown {item.uid} at {seq}, the log ends at {final.end}"
-                    found.append(_broken("I5", text))
+                    found.append(broken("I5", text))
                 elif known is None:
                     content[seq] = item
                 elif known != item:
                     text = f"{who} was shown {item} at {seq}, others {known}"
-                    found.append(_broken("I5" if seq >= final.first else "I3", text))
+                    found.append(broken("I5" if seq >= final.first else "I3", text))
     return content
 
 
 def _index(history: History, content: dict[int, Item], end: int, found: list[Violation]) -> _Log:
-    appends = history.of("append")
+    places = {item.uid: seq for seq, item in sorted(content.items(), reverse=True)}
+    opened = {_epoch(op): op.value for op in history.of("open") if op.is_ok}
+    appends, wrong = merged(history.of("append"), opened, places)
+    found += wrong
     called = {item.uid: (op, item) for op in appends for item in op.call.items}
     seq_of: dict[str, int] = {}
     for seq in sorted(content):
         item = content[seq]
         if item.uid in seq_of:
-            found.append(_broken("I1", f"{item.uid} is at {seq_of[item.uid]} and at {seq}"))
+            found.append(broken("I1", f"{item.uid} is at {seq_of[item.uid]} and at {seq}"))
         seq_of.setdefault(item.uid, seq)
         if item.uid not in called:
-            found.append(_broken("I1", f"nobody appended what is at seq {seq}: {item}"))
+            found.append(broken("I1", f"nobody appended what is at seq {seq}: {item}"))
         elif called[item.uid][1] != item:
-            found.append(_broken("I1", f"other bytes at {seq}: {item}, not {called[item.uid][1]}"))
+            found.append(broken("I1", f"other bytes at {seq}: {item}, not {called[item.uid][1]}"))
     written = []
     for op in appends:
         seqs = tuple(seq_of.get(item.uid) for item in op.call.items)
@@ -199,29 +184,29 @@ def _check_answers(log: _Log, final: Final, *, is_whole: bool) -> Iterator[Viola
                 other = acknowledged.setdefault(seq, op)
                 if other is not op:
                     rule = "I4" if other.call.epoch != op.call.epoch else "I1"
-                    yield _broken(rule, f"{other} and {op} were both told seq {seq}")
+                    yield broken(rule, f"{other} and {op} were both told seq {seq}")
                 if seq not in log.content and seq < final.first and not is_whole:
                     continue
                 if log.content.get(seq, item) != item or log.seq_of.get(item.uid) != seq:
                     there = log.content.get(seq)
-                    yield _broken("I1", f"{op}: at {seq} is {there}, it is at "
+                    yield broken("I1", f"{op}: at {seq} is {there}, it is at "
                                   f"{log.seq_of.get(item.uid)}")  # fmt: skip
         elif op.outcome in ("refused", "not_written"):
             there_at = [log.seq_of[i.uid] for i in op.call.items if i.uid in log.seq_of]
             if there_at:
-                yield _broken("I10", f"{op} is in the log, at {there_at}")
+                yield broken("I10", f"{op} is in the log, at {there_at}")
         yield from _check_expected(log, op)
 
 
 def _check_expected(log: _Log, op: Operation) -> Iterator[Violation]:
     expect, result = op.call.expect, op.result
     if result is not None and result.error == "conflict" and expect in (None, result.value):
-        yield _broken("order", f"{op} was refused although it expected {expect}")
+        yield broken("order", f"{op} was refused although it expected {expect}")
     if expect is None or not op.call.items:
         return
     seq = log.seq_of.get(op.call.items[0].uid)
     if seq not in (None, expect) or (op.is_ok and op.value != expect):
-        yield _broken("order", f"{op} expected {expect} and is at {seq}")
+        yield broken("order", f"{op} expected {expect} and is at {seq}")
 
 
 def _check_batches(log: _Log, *, hidden_below: int) -> Iterator[Violation]:
@@ -230,7 +215,7 @@ def _check_batches(log: _Log, *, hidden_below: int) -> Iterator[Violation]:
         base = one.first - one.seqs.index(one.first)
         for at, seq in enumerate(one.seqs, base):
             if seq != at and not (seq is None and 0 <= at < hidden_below):
-                yield _broken("I1", f"{one.operation}: its entries are at {one.seqs[:10]}")
+                yield broken("I1", f"{one.operation}: its entries are at {one.seqs[:10]}")
                 break
 
 
@@ -240,7 +225,7 @@ def _check_real_time(log: _Log) -> Iterator[Violation]:
     for one in log.written:
         op = one.operation
         if newest is not None and op.ok_ns < newest.call.at_ns:
-            yield _broken("order", f"{op} had returned when {newest} was called, its seq is higher")
+            yield broken("order", f"{op} had returned when {newest} was called, its seq is higher")
         if newest is None or op.call.at_ns > newest.call.at_ns:
             newest = op
 
@@ -254,15 +239,15 @@ def _check_epochs(log: _Log, opens: list[Operation]) -> Iterator[Violation]:
     for one in log.written:
         if highest is not None and one.operation.call.epoch < highest.operation.call.epoch:
             text = f"{one.operation} at {one.first} lies above {highest.operation} of a later epoch"
-            yield _broken("I4", text)
+            yield broken("I4", text)
         else:
             highest = one
     opened = sorted((op for op in opens if op.is_ok), key=_epoch)
     for before, after in pairwise(opened):
         if _epoch(before) == _epoch(after):
-            yield _broken("I4", f"{before} and {after} were both given epoch {_epoch(after)}")
+            yield broken("I4", f"{before} and {after} were both given epoch {_epoch(after)}")
         if after.value < before.value:
-            yield _broken("I4", f"{after} begins below {before}, of an earlier epoch")
+            yield broken("I4", f"{after} begins below {before}, of an earlier epoch")
     yield from _check_order_of_epochs(opened)
     yield from _check_borders(log, opened)
 
@@ -276,7 +261,7 @@ def _check_order_of_epochs(opened: list[Operation]) -> Iterator[Violation]:
     latest: Operation | None = None  # called last among the lower epochs
     for op in opened:
         if latest is not None and op.ok_ns < latest.call.at_ns:
-            yield _broken("I4", f"{op} had returned when {latest} was called, its epoch is higher")
+            yield broken("I4", f"{op} had returned when {latest} was called, its epoch is higher")
         if latest is None or op.call.at_ns > latest.call.at_ns:
             latest = op
 
@@ -303,13 +288,13 @@ def _check_borders(log: _Log, opened: list[Operation]) -> Iterator[Violation]:
         first, after, late = begin.get(epoch), beginnings.get(epoch), next_open.get(epoch)
         last = max(seq for seq in one.seqs if seq is not None)
         if first is None or one.first < first.value:
-            yield _broken(
+            yield broken(
                 "I4", f"{op} at {one.first} lies below the beginning of its epoch: {first}"
             )
         if after is not None and last >= after.value:
-            yield _broken("I4", f"{op} up to {last} lies above {after}, which took over")
+            yield broken("I4", f"{op} up to {last} lies above {after}, which took over")
         if late is not None and op.call.at_ns > late.ok_ns:
-            yield _broken("I4", f"{op} was called after {late} had returned, and is in the log")
+            yield broken("I4", f"{op} was called after {late} had returned, and is in the log")
 
 
 # --- readers -------------------------------------------------------------------------------------------
@@ -321,10 +306,10 @@ def _check_views(log: _Log, views: list[View]) -> Iterator[Violation]:
         position = view.start
         for seen in view.seen:
             if position is not None and seen.first != position:
-                yield _broken("I2", f"{who} was at {position} and was shown {seen.first}")
+                yield broken("I2", f"{who} was at {position} and was shown {seen.first}")
             position = seen.first + len(seen.items)
             if position <= log.end and position and seen.at_ns < log.newest_ns[position - 1]:
-                yield _broken("order", f"{who} was shown up to {position} before it was appended")
+                yield broken("order", f"{who} was shown up to {position} before it was appended")
 
 
 def _check_tails(log: _Log, history: History) -> Iterator[Violation]:
@@ -340,41 +325,45 @@ def _check_tails(log: _Log, history: History) -> Iterator[Violation]:
             continue
         before = highest.get(op.call.process)
         if before is not None and op.value < before.value:
-            yield _broken("order", f"{op} came after {before}")
+            yield broken("order", f"{op} came after {before}")
         highest[op.call.process] = op
         if op.value > log.end:
-            yield _broken("I5", f"{op}, but the log ends at {log.end}")
+            yield broken("I5", f"{op}, but the log ends at {log.end}")
         elif op.value and op.ok_ns < log.newest_ns[op.value - 1]:
-            yield _broken("order", f"{op} before its last entry was appended")
+            yield broken("order", f"{op} before its last entry was appended")
         if op.value < floor:
-            yield _broken("order", f"{op} although a take-over had found {floor}")
+            yield broken("order", f"{op} although a take-over had found {floor}")
 
 
-def _check_resolved(log: _Log, history: History) -> Iterator[Violation]:
+def _check_resolved(log: _Log, history: History, *, hidden_below: int) -> Iterator[Violation]:
     """What ``writer.resolve`` said afterwards of appends of unknown outcome."""
     for op in history.of("resolve"):
         seqs = [log.seq_of.get(item.uid) for item in op.call.items]
+        if op.is_ok and op.value < hidden_below and seqs == [None] * len(seqs):
+            continue  # trimmed, and nobody saw it
         if op.is_ok and seqs != list(range(op.value, op.value + len(seqs))):
-            yield _broken("I1", f"{op}, but it is at {seqs[:10]}")
+            yield broken("I1", f"{op}, but it is at {seqs[:10]}")
         if op.outcome == "not_written" and any(seq is not None for seq in seqs):
-            yield _broken("I10", f"{op}, but it is in the log at {seqs[:10]}")
+            yield broken("I10", f"{op}, but it is in the log at {seqs[:10]}")
 
 
 # --- trims ---------------------------------------------------------------------------------------------
 
 
-def _check_trims(log: _Log, history: History, final: Final) -> Iterator[Violation]:
+def _check_trims(
+    log: _Log, history: History, final: Final, *, has_retention: bool
+) -> Iterator[Violation]:
     """The trim point only grows, in real time too, and no further than was asked for."""
     trims = history.of("trim")
     asked = max((op.call.before or 0 for op in trims), default=0)
-    if final.first > asked:
-        yield _broken("order", f"the log begins at {final.first}; at most {asked} was asked for")
+    if final.first > asked and not has_retention:
+        yield broken("order", f"the log begins at {final.first}; at most {asked} was asked for")
     done = sorted((op for op in trims if op.is_ok), key=lambda op: op.ok_ns)
     for op in done:
         if op.value > final.first:
-            yield _broken("order", f"{op}, but the log begins at {final.first}")
+            yield broken("order", f"{op}, but the log begins at {final.first}")
         if op.value and op.ok_ns < log.newest_ns[min(op.value, log.end) - 1]:
-            yield _broken("order", f"{op} trimmed what was appended later")
+            yield broken("order", f"{op} trimmed what was appended later")
     floors = _floors(done, [(op.call.at_ns, op.value, str(op)) for op in done])
     begun = [
         (view.began_ns, view.seen[0].first, f"reader {view.process}/{view.reader}")
@@ -383,9 +372,7 @@ def _check_trims(log: _Log, history: History, final: Final) -> Iterator[Violatio
     ]
     for floor, value, who in [*floors, *_floors(done, begun)]:
         if value < floor:
-            yield _broken(
-                "order", f"{who} is at {value}, below a trim to {floor} that had returned"
-            )
+            yield broken("order", f"{who} is at {value}, below a trim to {floor} that had returned")
 
 
 def _floors(
@@ -406,9 +393,7 @@ def _floors(
 def _check_ends(history: History) -> Iterator[Violation]:
     for op in history.operations:
         if op.result is None and op.call.process in history.ended:
-            yield _broken("I7", f"{op} never returned, its process ended by itself")
+            yield broken("I7", f"{op} never returned, its process ended by itself")
     for ended in history.ended.values():
         if ended.held:
-            yield _broken(
-                "I8", f"the writer of {ended.process} still holds {ended.held} at its end"
-            )
+            yield broken("I8", f"the writer of {ended.process} still holds {ended.held} at its end")

@@ -59,6 +59,10 @@ class Recorder:
             value=value if isinstance(value, int) else None,
         )
 
+    def gave_up(self, number: int) -> None:
+        """The caller did not wait for an answer: what became of it stays open."""
+        self._return(number, "unknown", error="cancelled", value=None)
+
     def began(self, reader: str, start: int | None) -> None:
         """A reader begins."""
         self._write(Began(process=self.process, reader=reader, at_ns=self._now_ns(), start=start))

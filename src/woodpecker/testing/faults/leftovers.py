@@ -18,6 +18,7 @@ async def leftovers(client: wp.Client, name: str, fail: Callable[[str, str], Non
     segments = [segment async for segment in env.segments(manifest)]
     named = {segment.sealed.key for segment in segments if segment.sealed is not None}
     named |= {page.key for page in manifest.pages}
+    named |= {page.key async for page in env.history(manifest).inner_pages(manifest)}
     named |= {key for key in (manifest.register_key, manifest.anchor.register_key) if key}
     unsealed = {segment.id for segment in segments if segment.sealed is None}
     stored: set[str] = set()

@@ -1,0 +1,53 @@
+"""Bugs planted on purpose in rules and drivers: each must be found, or the simulator proves nothing.
+
+A mutant takes one rule of the log protocol away. ``docs/testing.md`` says who finds which, and how soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+Patches = list[tuple[Any, str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """One rule that is missing. ``patches``: what is replaced by what."""
+
+    name: str
+    rule: str
+    patches: Callable[[], Patches]
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(rule: str) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
+    """Register the decorated function's patches; ``rule`` says which rule it breaks."""
+
+    def register(make: Callable[[], Patches]) -> Callable[[], Patches]:
+        MUTANTS[make.__name__] = Mutant(name=make.__name__, rule=rule, patches=make)
+        return make
+
+    return register
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """The bug is there inside the block; "" plants none."""
+    if not name:
+        yield
+        return
+    patches = MUTANTS[name].patches()
+    running = [patch.object(place, attribute, new) for place, attribute, new in patches]
+    for one in running:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in reversed(running):
+            one.stop()

@@ -1,0 +1,162 @@
+"""What one seed draws: how large the world is, who lives in it, and what goes wrong how often.
+
+Swarm testing: each seed leaves out about half of the faults and features, so that those left meet each
+other in ways that an average of everything never would.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from woodpecker.testing.sim.weather import OBJECT_FAULTS, RECORD_FAULTS, Fault, Weather
+
+STRIKES = (
+    Fault.KILLED,
+    Fault.KILLED_AT_REQUEST,
+    Fault.STOPPED,
+    Fault.STOPPED_AT_REQUEST,
+    Fault.STOPPED_LONG,
+    Fault.REFUSING,
+    Fault.SILENT,
+    Fault.MUTE,
+    Fault.CUT_OFF,
+    Fault.CLOCK_JUMP,
+)
+KINDS = ("object",)
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """Everything a seed decides beforehand; printed at the head of a trace.
+
+    Attributes:
+        logs, writers, followers, carers: how many; writers and carers are spread over the logs.
+        calls: how many calls each life of a writer makes; tasks: by how many tasks.
+        active_s: how long faults strike. strikes: those that do, every ``strike_s`` on average.
+        options: of the logs. interleave: processes take turns by chance. tiny: limits that only long
+        logs reach (pages) are small. page_objects: of a listing.
+        trims: "no", "hold" (cursors hold them), "free". With ``ends``, ``deletes``, ``alters`` logs
+        are ended, deleted and made anew, altered.
+    """
+
+    kind: str = "object"
+    logs: int = 1
+    writers: int = 2
+    followers: int = 1
+    carers: int = 1
+    lives: int = 10
+    calls: int = 20
+    tasks: int = 2
+    pace_ms: float = 10.0
+    active_s: float = 10.0
+    strike_s: float = 2.0
+    strikes: tuple[Fault, ...] = ()
+    clocks_wrong: bool = False
+    interleave: bool = True
+    tiny: bool = False
+    page_objects: int = 1000
+    background: bool = True
+    producers: bool = False
+    gives_up: float = 0.0
+    trims: str = "no"
+    ends: bool = False
+    deletes: bool = False
+    alters: bool = False
+    late_sleepers: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    on_objects: Weather = field(default_factory=Weather)
+    on_records: Weather = field(default_factory=Weather)
+
+    def __str__(self) -> str:
+        return " ".join(
+            f"{f.name}={getattr(self, f.name)}"
+            for f in fields(self)
+            if not f.name.startswith("on_")
+        )
+
+    def weathers(self) -> tuple[Weather, Weather]:
+        """Of a new process: of its own, so that it can change for one alone."""
+        return _copy(self.on_objects), _copy(self.on_records)
+
+
+def _copy(weather: Weather) -> Weather:
+    return Weather(
+        rates=weather.rates,
+        latency_ms=weather.latency_ms,
+        late_ms=weather.late_ms,
+        timeout_ms=weather.timeout_ms,
+    )
+
+
+def draw(seed: int, kind: str = "any") -> Plan:
+    """The plan of a seed; the same for ever, as long as this file stays the same."""
+    rng = random.Random(f"plan {seed}")
+    intensity = rng.choice((0.0, 0.3, 1.0, 1.0, 2.0))
+    logs = rng.choice((1, 1, 1, 2))
+    return Plan(
+        kind=rng.choice(KINDS) if kind == "any" else kind,
+        logs=logs,
+        writers=rng.choice((1, 2, 2, 3)) + (logs - 1),
+        followers=rng.choice((0, 1, 1, 2)),
+        carers=rng.choice((0, 1, 1, 2)),
+        calls=rng.choice((5, 20, 20, 60)),
+        tasks=rng.choice((1, 2, 4)),
+        pace_ms=rng.choice((0.0, 5.0, 50.0, 300.0)),
+        active_s=rng.choice((2.0, 8.0, 8.0, 20.0)),
+        strike_s=rng.choice((0.5, 1.5, 4.0)),
+        strikes=_some(rng, STRIKES) if rng.random() < 0.85 else (),
+        clocks_wrong=rng.random() < 0.3,
+        interleave=rng.random() < 0.7,
+        tiny=rng.random() < 0.2,
+        page_objects=rng.choice((3, 20, 1000)),
+        background=rng.random() < 0.8,
+        producers=rng.random() < 0.3,
+        gives_up=rng.choice((0.0, 0.0, 0.05, 0.2)),
+        trims=rng.choice(("no", "hold", "hold", "free")),
+        ends=rng.random() < 0.1,
+        deletes=rng.random() < 0.1,
+        alters=rng.random() < 0.2,
+        late_sleepers=rng.random() < 0.5,
+        options=_options(rng),
+        on_objects=_weather(rng, OBJECT_FAULTS, intensity, slow=4.0),
+        on_records=_weather(rng, RECORD_FAULTS, intensity, slow=1.0),
+    )
+
+
+def _some(rng: random.Random, faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
+    return tuple(fault for fault in faults if rng.random() < 0.5)
+
+
+def _weather(
+    rng: random.Random, faults: tuple[Fault, ...], intensity: float, *, slow: float
+) -> Weather:
+    rates = {
+        fault: intensity * 10 ** rng.uniform(-2.7, -1.2)
+        for fault in dict.fromkeys(faults)
+        if rng.random() < 0.5
+    }
+    return Weather(
+        rates={fault: rate for fault, rate in rates.items() if rate > 0},
+        latency_ms=slow * rng.choice((0.1, 1.0, 5.0, 40.0)),
+        late_ms=rng.choice((500.0, 5_000.0, 30_000.0)),
+        timeout_ms=rng.choice((300.0, 2_000.0, 8_000.0)),
+    )
+
+
+def _options(rng: random.Random) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "segment_max_blocks": rng.choice((1, 2, 3, 8, 30)),
+        "segment_max_bytes": rng.choice((64 << 10, 256 << 20)),
+        "segment_max_age_s": rng.choice((1, 5, 3600)),
+        "append_timeout_ms": rng.choice((500, 3_000, 20_000)),
+        "queue_max_bytes": rng.choice((64 << 10, 64 << 20)),
+        "linger_ms": rng.choice((0, 0, 20)),
+        "compression": rng.choice(("none", "lz4", "zstd")),
+    }
+    if rng.random() < 0.15:
+        options["retention_age_s"] = rng.choice((1, 5, 60))
+    if rng.random() < 0.15:
+        options["retention_bytes"] = rng.choice((1, 20_000))
+    return options
