@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from woodpecker.client.client import Client
     from woodpecker.client.describe import Description
     from woodpecker.client.log import Log
+    from woodpecker.core.manifest import Segment
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the log")]
 Attributes = Annotated[
@@ -123,11 +124,20 @@ def _print_description(found: Description) -> None:
         print_table(
             ("segment", "kind", "state", "first seq", "end seq", "size", "opened"),
             [
-                (s.id, s.kind, s.state, s.base_seq, s.end.seq if s.end else None,
+                (s.id, _kind_text(s), s.state, s.base_seq, s.end.seq if s.end else None,
                  bytes_text(s.bytes) if s.end else None, time_text(s.opened_at_ms))
                 for s in found.segments
             ],
         )  # fmt: skip
+
+
+def _kind_text(segment: Segment) -> str:
+    """The kind; where nodes hold the blocks, how many acknowledge, and which they are."""
+    ensemble = segment.ensemble
+    if ensemble is None or segment.sealed is not None:
+        return segment.kind
+    nodes = " ".join(member.node for member in ensemble.members)
+    return f"{segment.kind} {ensemble.acks}/{len(ensemble.members)}: {nodes}"
 
 
 def alter(

@@ -2,7 +2,8 @@
 
 Nothing it does is needed for safety, and everything is safe to do twice or to kill. A lease only keeps
 the processes that share a store from doing the same work at the same time. Without it a process still
-sees to its own logs: those its writers rolled just now, and files that only this machine can reach.
+sees to its own logs: those its writers rolled just now, and files that only this machine can reach. What
+lies on nodes (kind quorum) is left to them, unless it is still not sealed minutes later.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from woodpecker.client.deletion import drop_dead_files, finish_deletions, is_imp
 from woodpecker.client.environment import Environment
 from woodpecker.client.paging import spill
 from woodpecker.client.retention import apply_retention, drop_trimmed
-from woodpecker.client.sealing import seal_log
+from woodpecker.client.sealing import first_to_seal, hand_over, seal_log
 from woodpecker.codec import keys, records
 from woodpecker.core.backoff import delay_ms
 from woodpecker.core.ids import Kind
@@ -32,6 +33,7 @@ SWEEP_MS = 6 * 3_600_000.0
 FIRST_SWEEP_MS = 600_000.0  # short-lived processes never sweep
 LOCAL_TICKS = 10  # without the lease, every so many ticks this machine's own files are seen to
 SETTLE_MS = 120_000  # a segment closed this recently is left to the process that closed it
+LEAVE_MS = 300_000  # ... and to the nodes that hold it (kind quorum), if they can be asked
 LEASE = keys.lease("background")
 LEASE_TTL_MS = 30_000
 JOBS = 2  # logs worked on at the same time
@@ -58,6 +60,7 @@ class _Job:
 
     sweep: bool = False
     settle_ms: int = 0
+    leave_ms: int = LEAVE_MS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,7 +123,7 @@ class BackgroundWorker:
         async for manifest in self._manifests(report) if name is None else self._one(name):
             report.logs += 1
             try:
-                await self._work(manifest, _Job(sweep=sweep), report)
+                await self._work(manifest, _Job(sweep=sweep, leave_ms=0), report)
             except WoodpeckerError as error:
                 report.errors[manifest.name] = error
         return report
@@ -213,6 +216,8 @@ class BackgroundWorker:
     async def _tick(self, now_ms: float) -> None:
         self._ticks += 1
         self._clocks.clear()
+        if not self._env.has_rights:
+            return  # others sweep
         if self._lease is None or self._lease.lost:
             self._lease = await self._env.catalog.store.acquire_lease(
                 LEASE, self._holder, LEASE_TTL_MS
@@ -271,6 +276,9 @@ class BackgroundWorker:
 
     async def _work(self, manifest: Manifest, job: _Job, report: WorkReport) -> None:
         env, name, log_id = self._env, manifest.name, manifest.log_id
+        if not env.has_rights:
+            await self._hand_over(manifest)
+            return
         if manifest.is_tombstone or manifest.deleting:
             if not is_import(manifest, env.runtime.now_us() // 1000):
                 report.deleted += await finish_deletions(env, name)
@@ -278,12 +286,20 @@ class BackgroundWorker:
         store_ms = await self._store_ms(manifest)
         await apply_retention(env, manifest, store_ms=store_ms)
         report.dropped += await drop_trimmed(env, name, log_id=log_id)
-        report.sealed += await seal_log(env, name, log_id=log_id, settle_ms=job.settle_ms)
+        report.sealed += await seal_log(
+            env, name, log_id=log_id, settle_ms=job.settle_ms, leave_ms=job.leave_ms
+        )
         report.paged += await spill(env, name, log_id=log_id)
         if job.sweep:
             report.deleted += await collect_log(env, name, log_id=log_id)
             if manifest.graves:
                 report.deleted += await finish_deletions(env, name)
+
+    async def _hand_over(self, manifest: Manifest) -> None:
+        """All that can be done without rights on the store: tell the nodes that there is work."""
+        segment = first_to_seal(manifest)
+        if segment is not None:
+            await hand_over(self._env, manifest, segment)
 
     async def _store_ms(self, manifest: Manifest) -> int | None:
         """The store's clock now, where retention needs it; asked for once a tick."""

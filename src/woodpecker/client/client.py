@@ -46,8 +46,7 @@ class Client:
             raise Closed("this client is closed; connect again")
         if self._environment is None:
             self._environment = await self._opener()
-            can_work = self._environment.has_rights and not self._environment.read_only
-            if self._has_background and can_work:
+            if self._has_background and not self._environment.read_only:
                 self._worker = BackgroundWorker(self._environment)
                 self._worker.start()
         return self

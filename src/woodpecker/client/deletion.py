@@ -17,6 +17,7 @@ from woodpecker.client.takeover import close_open_segment, raise_epoch
 from woodpecker.codec import keys
 from woodpecker.core.collect import BlockItem
 from woodpecker.core.commands import BuryLog, Owner, RemoveGrave
+from woodpecker.core.ids import Kind
 from woodpecker.core.manifest import Grave, Manifest
 from woodpecker.core.retention import clocks_agree
 from woodpecker.errors import (
@@ -28,6 +29,7 @@ from woodpecker.errors import (
     WoodpeckerError,
 )
 from woodpecker.observability.names import Counter, Event
+from woodpecker.segments.base import SegmentRef
 
 TAKE_OVER_TRIES = 8
 GRAVE_MS = 30 * 86_400_000
@@ -114,6 +116,7 @@ async def _bury(env: Environment, manifest: Manifest, *, force: bool) -> None:
                 await _fence(env, taken, owner)
             now_ms = env.runtime.now_us() // 1000
             await env.catalog.change(name, BuryLog(owner=owner, now_ms=now_ms, forced=force))
+            await _tell_nodes(env, taken)
         except (Fenced, NotFound):
             now = (await env.catalog.load(name)).manifest
             is_buried = now is None or any(grave.log_id == log_id for grave in now.graves)
@@ -133,6 +136,15 @@ async def _fence(env: Environment, manifest: Manifest, owner: Owner) -> None:
         raise Unavailable(f"{error}{hint}") from error
     except Corrupt as error:
         raise Corrupt(f"{error}{hint}", where=error.where) from error
+
+
+async def _tell_nodes(env: Environment, manifest: Manifest) -> None:
+    """Nodes that hold un-sealed segments of the log may let them go; untold, they find out later."""
+    for segment in manifest.segments:
+        if segment.kind is Kind.QUORUM and segment.sealed is None:
+            ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
+            with contextlib.suppress(WoodpeckerError):
+                await env.store_of(manifest, segment).drop(ref, keep_fence=False)
 
 
 async def _clean(env: Environment, name: str, log_id: str) -> None:

@@ -267,6 +267,8 @@ class _Plan:
             replace(
                 told,
                 kind=Kind.OBJECT,
+                place=None,
+                ensemble=None,
                 prev_digest=self._first_digest.hex(),
                 end=End(block=told.end.block, seq=told.end.seq, digest=self._chained.hex()),
                 bytes=scan.bytes,

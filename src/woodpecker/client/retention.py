@@ -150,9 +150,9 @@ async def _drop_blocks(env: Environment, manifest: Manifest, segment: Segment) -
     try:
         await env.store_of(manifest, segment).drop(ref, keep_fence=True)
     except Unavailable:
-        if segment.kind is not Kind.FILE:
+        if segment.kind is Kind.OBJECT:
             raise
-        # the file is on another host, whose own sweep finds it
+        # the file is on another host, the nodes are away: their own sweeps find it
 
 
 async def _anchor_after(env: Environment, manifest: Manifest, segment: Segment) -> Anchor:

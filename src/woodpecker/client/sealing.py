@@ -33,13 +33,19 @@ WRITE_TRIES = 5
 
 
 async def seal_log(
-    env: Environment, name: str, *, log_id: str | None = None, settle_ms: int = 0
+    env: Environment,
+    name: str,
+    *,
+    log_id: str | None = None,
+    settle_ms: int = 0,
+    leave_ms: int = 0,
 ) -> int:
     """Seal all CLOSED segments of a log, oldest first; returns how many this call sealed.
 
     Args:
         settle_ms: leave those closed less than this ago to the process that closed them; by a clock
             that is further away from ours than that, it says nothing.
+        leave_ms: likewise, leave them to the nodes that hold them, where there are any to be asked.
     Raises: NotFound: the log is gone. Unavailable, OutcomeUnknown: again later. Corrupt: damage.
     Cancellation: nothing is lost; the next call goes on.
     """
@@ -49,7 +55,9 @@ async def seal_log(
         segment = first_to_seal(manifest)
         if segment is None:
             return count
-        if abs(env.runtime.now_us() // 1000 - segment.closed_at_ms) < settle_ms:
+        if _is_younger(env, segment, settle_ms):
+            return count
+        if _is_younger(env, segment, leave_ms) and await hand_over(env, manifest, segment):
             return count
         log_id = manifest.log_id
         try:
@@ -72,6 +80,16 @@ def first_to_seal(manifest: Manifest) -> Segment | None:
         if segment.end is not None and segment.sealed is None:
             return segment if segment.end.seq > manifest.trim_point else None
     return None
+
+
+def _is_younger(env: Environment, segment: Segment, age_ms: int) -> bool:
+    return abs(env.runtime.now_us() // 1000 - segment.closed_at_ms) < age_ms
+
+
+async def hand_over(env: Environment, manifest: Manifest, segment: Segment) -> bool:
+    """Ask those that hold a CLOSED segment to seal it; False: there is nobody but the caller."""
+    ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
+    return await env.store_of(manifest, segment).hand_over(ref)
 
 
 async def seal_segment(env: Environment, manifest: Manifest, segment: Segment) -> None:
