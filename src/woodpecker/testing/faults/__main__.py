@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import shlex
 import shutil
@@ -13,15 +14,34 @@ from pathlib import Path
 
 from woodpecker.testing.faults.arena import Report, say
 from woodpecker.testing.faults.clean_exit import clean_exit
+from woodpecker.testing.faults.cluster_kill import cluster_kill_loop
 from woodpecker.testing.faults.fight import fight
 from woodpecker.testing.faults.kill import kill_loop
+from woodpecker.testing.faults.node_loss import as_json, node_loss
 from woodpecker.testing.faults.outage import outages
+from woodpecker.testing.faults.partition import CLIENTS, hosts, partitions
 from woodpecker.testing.faults.paused import paused
+from woodpecker.testing.faults.places import MODES
+from woodpecker.testing.servers.network import Network, why_not
+
+SKIPPED = 3
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, run, print."""
     arguments = _parser().parse_args(argv)
+    with contextlib.ExitStack() as stack:
+        if arguments.run == "partition":
+            reason = why_not()
+            if reason is not None:
+                say(f"skipped: {reason}")
+                return SKIPPED
+            arguments.network = stack.enter_context(Network(hosts()))
+            arguments.network.enter(CLIENTS)
+        return _main(arguments, argv)
+
+
+def _main(arguments: argparse.Namespace, argv: list[str] | None) -> int:
     seed = random.SystemRandom().getrandbits(31) if arguments.seed is None else arguments.seed
     parent = arguments.directory
     directory = Path(tempfile.mkdtemp(prefix="woodpecker-", dir=parent))
@@ -29,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     say(f"seed {seed}, data in {directory}")
     report = asyncio.run(_run(arguments, directory, seed, command))
     say(str(report))
+    if report.details:
+        say(as_json(report))
     if report.is_good and not arguments.keep:
         shutil.rmtree(directory)
     else:
@@ -40,6 +62,26 @@ async def _run(arguments: argparse.Namespace, directory: Path, seed: int, comman
     """The run that was asked for."""
     store, times = getattr(arguments, "store", ""), getattr(arguments, "times", 0)
     match arguments.run:
+        case "kill" if store == "quorum":
+            return await cluster_kill_loop(
+                directory, kills=arguments.kills, seed=seed, command=command, nodes=arguments.nodes
+            )
+        case "node-loss":
+            return await node_loss(
+                directory,
+                seconds=arguments.seconds,
+                rate=arguments.rate,
+                seed=seed,
+                command=command,
+            )
+        case "partition":
+            return await partitions(
+                directory,
+                arguments.network,
+                minutes=arguments.minutes,
+                seed=seed,
+                command=command,
+            )
         case "kill":
             return await kill_loop(
                 directory, kind=store, kills=arguments.kills, seed=seed, command=command
@@ -72,10 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--directory", help="parent of the run's directory (default: temporary)")
     common.add_argument("--keep", action="store_true", help="keep data and histories")
     stored = argparse.ArgumentParser(add_help=False, parents=[common])
-    stored.add_argument("--store", choices=("file", "directory", "object"), default="file")
+    stored.add_argument("--store", choices=tuple(MODES), default="file")
     runs = parser.add_subparsers(dest="run", required=True)
-    kill = runs.add_parser("kill", parents=[stored], help="kill writers at any moment")
+    kill = runs.add_parser("kill", parents=[stored], help="kill writers, and nodes, at any moment")
     kill.add_argument("--kills", type=int, default=500)
+    kill.add_argument("--nodes", type=int, default=3, help="of --store quorum")
+    loss = runs.add_parser("node-loss", parents=[common], help="figures of a load that loses nodes")
+    loss.add_argument("--seconds", type=float, default=20, help="of each phase")
+    loss.add_argument("--rate", type=float, default=200, help="appends of 1 KiB a second")
+    parting = runs.add_parser(
+        "partition", parents=[common], help="nodes on hosts of their own, a bad network; as root"
+    )
+    parting.add_argument("--minutes", type=float, default=10)
     fighting = runs.add_parser("fight", parents=[stored], help="living writers fence each other")
     fighting.add_argument("--seconds", type=float, default=60)
     sleeping = runs.add_parser(

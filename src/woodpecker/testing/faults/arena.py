@@ -20,6 +20,7 @@ from woodpecker.core.ids import State
 from woodpecker.testing.checkers import Final, Violation, check
 from woodpecker.testing.faults.job import Job
 from woodpecker.testing.faults.leftovers import leftovers
+from woodpecker.testing.faults.mutants import MUTANTS
 from woodpecker.testing.faults.payloads import item_of
 from woodpecker.testing.faults.places import Place
 from woodpecker.testing.faults.workers import Worker, Workers
@@ -29,7 +30,8 @@ LOG = "kill"
 LOG_OPTIONS = {"segment_max_bytes": 256 << 10, "segment_max_blocks": 40, "segment_max_age_s": 2}
 CATCH_UP_S = 60
 END_S = 60.0
-SWEEPS = 20
+PROGRESS_S = 60
+SWEEPS = 300
 MISHAP_CHARS = 1500
 HOPELESS = 20
 
@@ -44,6 +46,8 @@ class Report:
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
+    table: str = ""  # for people; details: for programs
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_good(self) -> bool:
@@ -61,6 +65,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.title}: seed {self.seed}, {self.seconds:.0f} s"]
+        if self.table:
+            lines.append(self.table)
         lines += [f"  {count:9,}  {what}" for what, count in sorted(self.counts.items())]
         lines += [f"  BROKEN {violation}" for violation in self.violations]
         lines.append("  all invariants hold" if self.is_good else f"  again: {self.command}")
@@ -81,8 +87,8 @@ class Arena:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def plant(self, mutant: str) -> None:
-        """Have writers run with a planted bug (``mutants.py``); "": as they are."""
-        if mutant:
+        """Have writers run with a planted bug (``mutants.py``), if it is one of writers."""
+        if mutant in MUTANTS:
             self.settings["mutant"] = mutant
 
     def client(self, *, background: bool = False) -> wp.Client:
@@ -97,12 +103,14 @@ class Arena:
 
     async def start(self, role: str, *, max_s: int = 120, **settings: Any) -> Worker:
         """Start a worker of the given role."""
+        doors = self.place.doors
+        url, metadata = doors[0] if len(doors) == 1 else self.rng.choice(doors)
         job = Job(
             role=role,
             name=f"{role[0]}{self.workers.started}",
             log=self.log,
-            url=self.place.url,
-            metadata=self.place.metadata,
+            url=url,
+            metadata=metadata,
             directory=str(self.directory),
             seed=self.rng.getrandbits(48),
             max_s=max_s,
@@ -126,6 +134,22 @@ class Arena:
             return
         if status != 0:
             self.report.fail("errors", f"{worker.job.name} {why}: ended with status {status}")
+
+    async def must_progress(self, after: str) -> None:
+        """Entries must be acknowledged again, so the tail must move."""
+        reached, why = -1, "the tail stands still"
+        until = time.monotonic() + PROGRESS_S
+        while time.monotonic() < until:
+            try:
+                async with self.client() as client:
+                    log = await client.open_log(self.log)
+                    if 0 <= reached < await log.tail():
+                        return
+                    reached = max(reached, await log.tail())
+            except wp.Unavailable as error:
+                why = str(error)
+            await asyncio.sleep(0.05)
+        self.report.fail("I7", f"no append succeeds {PROGRESS_S} s after: {after} ({why})")
 
     def history(self) -> History:
         """What all processes that used this log have written down."""

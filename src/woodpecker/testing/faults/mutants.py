@@ -1,12 +1,17 @@
-"""Bugs planted on purpose, to see that the runs find them; a worker's setting ``mutant`` names one."""
+"""Bugs planted on purpose, to see that the runs find them.
+
+A worker's setting ``mutant`` names one of ``MUTANTS``; a node runs one of ``NODE_MUTANTS`` (``planted.py``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from woodpecker.client.writer import LogWriter
+from woodpecker.core import quorum_append, quorum_recovery, replica
 from woodpecker.segments import object as object_kind
 from woodpecker.segments.file_side import SideFile
 
@@ -46,7 +51,62 @@ def ignore_the_fence() -> None:
     SideFile.is_fenced = property(lambda _: False)  # type: ignore[assignment]
 
 
+def acknowledge_one_copy() -> None:
+    """Writers of kind ``quorum`` acknowledge what one member has on its disk."""
+    start = quorum_append.start
+    _swap(quorum_append, "start", lambda members, acks: start(members, min(acks, 1)))
+
+
+def decide_too_early() -> None:
+    """Take-overs of kind ``quorum`` take the first vote for all of them."""
+    _swap(quorum_recovery, "fence_cover", lambda *_: 1)
+
+
+def vote_with_an_empty_disk() -> None:
+    """A node answers for incarnations that it never was, in full."""
+    refusal, vote = replica.refusal, replica.vote
+
+    def anybody(me: Any, floor: int, copy: Any, target: Any) -> Any:
+        verdict = refusal(me, floor, copy, target)
+        return None if verdict is replica.Verdict.FOREIGN else verdict
+
+    _swap(replica, "refusal", anybody)
+    _swap(replica, "vote", lambda me, copy: replace(vote(me, copy), is_complete=True))
+
+
+def take_blocks_behind_the_fence() -> None:
+    """A node goes on taking blocks from the old writer, and answers them."""
+    on_append = replica.on_append
+
+    def unfenced(me: Any, floor: int, copy: Any, target: Any, block: Any) -> Any:
+        if copy is None or copy.fence is None:
+            return on_append(me, floor, copy, target, block)
+        decision = on_append(me, floor, replace(copy, fence=None), target, block)
+        if decision.replica is None:
+            return decision
+        return replace(decision, replica=replace(decision.replica, fence=copy.fence))
+
+    _swap(replica, "on_append", unfenced)
+    _swap(replica, "answers_writer", lambda _: True)
+
+
+def _swap(owner: Any, name: str, new: Any) -> None:
+    assert hasattr(owner, name), f"{name} is not there any more: this bug must be planted elsewhere"
+    setattr(owner, name, new)
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     plant.__name__: plant
-    for plant in (forget_the_last_block, acknowledge_at_once, ignore_the_fence)
+    for plant in (
+        forget_the_last_block,
+        acknowledge_at_once,
+        ignore_the_fence,
+        acknowledge_one_copy,
+        decide_too_early,
+    )
 }
+
+NODE_MUTANTS: dict[str, Callable[[], None]] = {
+    plant.__name__: plant for plant in (vote_with_an_empty_disk, take_blocks_behind_the_fence)
+}
+"""Of LogStore nodes, planted before the node's own modules are imported."""

@@ -13,7 +13,6 @@ from woodpecker.testing.faults.places import Place
 from woodpecker.testing.faults.workers import Worker
 from woodpecker.testing.servers.fault_proxy import Fault, FaultRule
 
-PROGRESS_S = 60
 OUTAGE_S = (0.3, 3.0)
 KILL_SHARE = 0.3  # of outages in which the writer is killed as well
 HEALTHY_S = (0.2, 1.0)
@@ -43,7 +42,7 @@ async def outages(directory: Path, *, metadata: str, times: int, seed: int, comm
             else:
                 await outage(run)
             run.report.counts[f"outage: {name}"] += 1
-            await _await_progress(run, name)
+            await run.must_progress(name)
             if run.report.is_hopeless:
                 break
         await run.must_end(await run.start("trimmer"), "trims once")
@@ -70,18 +69,6 @@ async def _replace(run: Arena, writer: Worker) -> Worker:
     return await _writer(run)
 
 
-async def _await_progress(run: Arena, name: str) -> None:
-    """After the outage, entries must be acknowledged again."""
-    async with run.client() as client:
-        log = await client.open_log(run.log)
-        before = await log.tail()
-        for _ in range(PROGRESS_S * 10):
-            await asyncio.sleep(0.1)
-            if await log.tail() > before:
-                return
-    run.report.fail("I7", f"no append succeeds {PROGRESS_S} s after: {name}")
-
-
 def _count_injected(run: Arena) -> None:
     if run.place.proxy is None:
         return
@@ -96,20 +83,22 @@ def _count_injected(run: Arena) -> None:
 
 
 def _store_ways() -> list[tuple[str, Outage]]:
-    ways: list[tuple[str, Outage]] = [("killed", _kill_store), ("stopped", _stop_store)]
+    ways: list[tuple[str, Outage]] = [("killed", kill_store), ("stopped", stop_store)]
     ways += [(fault.value, _inject(fault)) for fault in Fault]
     ways.append(("faults of all kinds", _inject(*Fault)))
     return ways
 
 
-async def _kill_store(run: Arena) -> None:
+async def kill_store(run: Arena) -> None:
+    """SeaweedFS is killed and started again."""
     assert run.place.server is not None
     await run.place.server.kill()
     await asyncio.sleep(run.rng.uniform(0, 1))
     await run.place.server.start()
 
 
-async def _stop_store(run: Arena) -> None:
+async def stop_store(run: Arena) -> None:
+    """SeaweedFS stands still for a while."""
     assert run.place.server is not None and run.place.server.pid is not None
     os.kill(run.place.server.pid, signal.SIGSTOP)
     await asyncio.sleep(2 * run.rng.uniform(*OUTAGE_S))
@@ -135,17 +124,19 @@ def _inject(*faults: Fault) -> Outage:
 
 
 def _etcd_ways() -> list[tuple[str, Outage]]:
-    return [("etcd killed", _kill_etcd), ("etcd stopped", _stop_etcd)]
+    return [("etcd killed", kill_etcd), ("etcd stopped", stop_etcd)]
 
 
-async def _kill_etcd(run: Arena) -> None:
+async def kill_etcd(run: Arena) -> None:
+    """Etcd is killed and started again."""
     await asyncio.to_thread(run.place.etcd.kill)
     await asyncio.sleep(run.rng.uniform(*OUTAGE_S))
     await asyncio.to_thread(run.place.etcd.start)
     await asyncio.to_thread(run.place.etcd.wait_ready)
 
 
-async def _stop_etcd(run: Arena) -> None:
+async def stop_etcd(run: Arena) -> None:
+    """Etcd stands still for a while."""
     run.place.etcd.pause()
     await asyncio.sleep(2 * run.rng.uniform(*OUTAGE_S))
     run.place.etcd.resume()

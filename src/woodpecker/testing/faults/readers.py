@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from itertools import count
 from typing import Any
 
 from woodpecker.client.cursor import Cursor
@@ -15,13 +16,15 @@ from woodpecker.testing.faults.payloads import item_of
 from woodpecker.testing.faults.recorder import Recorder
 
 COMMIT_S = 0.05
+RETRY_S = 0.1
 LOOK_BATCHES = 3
 
 
 class FollowerRole:
     """Reads the log as it grows, from the cursor ``settings["cursor"]``, which it commits behind.
 
-    It writes down what it is shown before it commits, so a killed one repeats, and never skips.
+    It writes down what it is shown before it commits, so a killed one repeats, and never skips. With
+    ``settings["reopen"]`` it connects again, as a reader of its own, where the store was unavailable.
     """
 
     def __init__(self, job: Job, recorder: Recorder) -> None:
@@ -29,6 +32,7 @@ class FollowerRole:
         self._recorder = recorder
         self._stop = asyncio.Event()
         self._position = 0
+        self._sessions = count()
         self.held = 0
 
     def stop(self) -> None:
@@ -37,6 +41,16 @@ class FollowerRole:
 
     async def run(self) -> None:
         """Follow until told to stop."""
+        while not self._stop.is_set():
+            try:
+                await self._session()
+            except Unavailable as error:
+                if not self._job.settings.get("reopen"):
+                    raise
+                self._recorder.note(f"session:{error.code}", str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _session(self) -> None:
         async with self._job.connect(self._recorder, background=False) as client:
             log = await client.open_log(self._job.log)
             cursor = await log.cursor(self._job.settings["cursor"])
@@ -55,9 +69,10 @@ class FollowerRole:
                 task.result()
 
     async def _follow(self, log: Log, cursor: Cursor) -> None:
-        self._recorder.began("follow", cursor.position)
+        reader = f"follow-{next(self._sessions)}"
+        self._recorder.began(reader, cursor.position)
         async for batch in log.read_batches(start=cursor, follow=True):
-            self._recorder.seen("follow", batch.first_seq, [item_of(entry) for entry in batch])
+            self._recorder.seen(reader, batch.first_seq, [item_of(entry) for entry in batch])
             self._position = batch.end_seq
 
     async def _commit(self, cursor: Cursor) -> None:
@@ -85,7 +100,15 @@ class TrimmerRole:
         """It ends by itself."""
 
     async def run(self) -> None:
-        """Once."""
+        """Once; not at all where the store is unavailable."""
+        try:
+            await self._session()
+        except Unavailable as error:
+            if not self._job.settings.get("reopen"):
+                raise
+            self._recorder.note(f"session:{error.code}", str(error))
+
+    async def _session(self) -> None:
         async with self._job.connect(self._recorder, background=False) as client:
             log = await client.open_log(self._job.log)
             tail = await self._tail(log)

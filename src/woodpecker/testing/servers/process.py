@@ -122,6 +122,7 @@ class ServerProcess:
         self._env = dict(env or {})
         self._host = host
         self._process: subprocess.Popen[bytes] | None = None
+        self.exit_code: int | None = None  # of the last one that was ended
 
     @property
     def log_file(self) -> Path:
@@ -215,4 +216,4 @@ class ServerProcess:
             waited_s += POLL_S
             if waited_s > STOP_TIMEOUT_S:
                 process.kill()
-        process.wait()
+        self.exit_code = process.wait()

@@ -1,0 +1,254 @@
+"""What happens to LogStore nodes: killed, paused, restarted, robbed of a disk; one strike at a time.
+
+What is promised bounds what is done: of the copies of an unsealed segment at most one is lost with its disk.
+So a disk is lost only while every unsealed segment has all its members, and until that is so again nodes are
+struck gently: a killed node may have to cut its journal, after which its copies have no full vote any more,
+and a segment with one copy lost and one without a full vote waits for a person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import woodpecker as wp
+from woodpecker.app import cluster_of
+from woodpecker.core.ids import State
+from woodpecker.metadata.node_records import NodeRecords
+from woodpecker.runtime.runtime import SystemRuntime
+from woodpecker.testing.faults.arena import Arena
+from woodpecker.testing.servers.logstore import LogStoreNode
+
+DOWN_S = (0.0, 3.0)
+PAUSE_S = (0.2, 6.0)
+REDUNDANT_S = 120.0
+READY_S = 60.0
+STRANGE = re.compile(r"Traceback|never retrieved|never awaited|was destroyed|CRITICAL|Exception in")
+SHOWN_CHARS = 1500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strike:
+    """What happens to nodes in one round, and how often in a hundred."""
+
+    name: str
+    share: int
+    act: Callable[[Nodes], Awaitable[None]]
+    is_gentle: bool = False  # no node is killed
+
+
+class Nodes:
+    """The nodes of one run."""
+
+    def __init__(self, run: Arena) -> None:
+        self.run = run
+        self.rng = run.rng
+        self.all = run.place.nodes
+        self._counts = run.report.counts
+        self._is_whole = True  # no disk was lost since every copy was known to be there
+        self._lost_at = 0.0
+
+    async def strike(self) -> str:
+        """One, drawn; returns its name. Nodes that were ended have been started again."""
+        if not self._is_whole:
+            await self._look()
+        strikes = [strike for strike in STRIKES if strike.is_gentle or self._is_whole]
+        (strike,) = self.rng.choices(strikes, [strike.share for strike in strikes])
+        await strike.act(self)
+        self._counts[f"nodes: {strike.name}"] += 1
+        return strike.name
+
+    async def heal(self) -> None:
+        """Wait until all serve."""
+        for node in self.all:
+            try:
+                if not node.is_running:
+                    self.run.report.fail("errors", f"{node.name} ended by itself; see its log")
+                    node.spawn()
+                await node.wait_ready(READY_S)
+            except wp.Unavailable as error:
+                self.run.report.fail("I7", f"{node.name} does not come back: {error}")
+
+    async def await_whole(self) -> None:
+        """Wait until every unsealed segment has all its members again."""
+        while not self._is_whole:
+            await self._look()
+            await asyncio.sleep(0.2)
+
+    async def end(self) -> None:
+        """Stop all in good order, and look at what they wrote down."""
+        for node in self.all:
+            await self.stop(node)
+            text = node.log_file.read_text(errors="replace")
+            found = STRANGE.search(text)
+            if found:
+                at = max(0, found.start() - 200)
+                self.run.report.fail("errors", f"{node.name}: {text[at : at + SHOWN_CHARS]}")
+
+    # --- what strikes are made of ---
+
+    def some(self, count: int) -> list[LogStoreNode]:
+        """So many, drawn."""
+        return self.rng.sample(self.all, count)
+
+    async def kill(self, *nodes: LogStoreNode) -> None:
+        """All at once."""
+        await asyncio.gather(*(node.kill() for node in nodes))
+        self._counts["kills of nodes"] += len(nodes)
+
+    async def pause(self, *nodes: LogStoreNode) -> None:
+        """For a while."""
+        for node in nodes:
+            node.pause()
+        await asyncio.sleep(self.rng.uniform(*PAUSE_S))
+        for node in nodes:
+            node.resume()
+        self._counts["pauses of nodes"] += len(nodes)
+
+    async def stop(self, node: LogStoreNode) -> None:
+        """Politely: it must end with 0."""
+        await node.stop()
+        self._counts["stops of nodes"] += 1
+        if node.exit_code != 0:
+            self.run.report.fail("errors", f"{node.name} was told to end: exit {node.exit_code}")
+
+    async def down(self) -> None:
+        """Some time passes."""
+        await asyncio.sleep(self.rng.uniform(*DOWN_S))
+
+    async def is_whole(self) -> bool:
+        """Whether every member of an unsealed segment is the incarnation that its node is now."""
+        async with self.run.client() as client:
+            store = cluster_of(client).metadata
+            assert store is not None
+            records = [found.record for found in await NodeRecords(store, SystemRuntime()).all()]
+            current = {record.node: record.incarnation for record in records}
+            env = client.environment
+            manifest = await env.catalog.read(self.run.log)
+            for segment in manifest.segments:
+                if segment.ensemble is None or segment.state is State.SEALED:
+                    continue
+                if any(m.incarnation != current.get(m.node) for m in segment.ensemble.members):
+                    return False
+        return True
+
+    def lost_disk(self) -> None:
+        """From now on, until all copies are there again, nobody is killed."""
+        self._is_whole = False
+        self._lost_at = time.monotonic()
+        self._counts["disks lost"] += 1
+
+    async def _look(self) -> None:
+        with contextlib.suppress(wp.Unavailable):
+            self._is_whole = await self.is_whole()
+        waited_s = time.monotonic() - self._lost_at
+        if not self._is_whole and waited_s > REDUNDANT_S:
+            self.run.report.fail("I7", f"copies are missing {waited_s:.0f} s after a disk was lost")
+            self._is_whole = True
+
+
+# --- the strikes -----------------------------------------------------------------------------------------
+
+
+def _killed(count: int) -> Callable[[Nodes], Awaitable[None]]:
+    async def act(nodes: Nodes) -> None:
+        victims = nodes.some(count)
+        await nodes.kill(*victims)
+        for victim in victims:
+            await nodes.down()
+            victim.spawn()
+
+    return act
+
+
+def _paused(count: int) -> Callable[[Nodes], Awaitable[None]]:
+    async def act(nodes: Nodes) -> None:
+        await nodes.pause(*nodes.some(count))
+
+    return act
+
+
+async def _killed_while_starting(nodes: Nodes) -> None:
+    (victim,) = nodes.some(1)
+    await nodes.kill(victim)
+    for _ in range(nodes.rng.randint(1, 3)):
+        victim.spawn()
+        await asyncio.sleep(nodes.rng.uniform(0, 1.0))
+        await nodes.kill(victim)
+    victim.spawn()
+
+
+async def _killed_asleep(nodes: Nodes) -> None:
+    victim, other = nodes.some(2)
+    victim.pause()
+    await nodes.pause(other)
+    await nodes.kill(victim)
+    victim.spawn()
+
+
+async def _restarted(nodes: Nodes) -> None:
+    (one,) = nodes.some(1)
+    await nodes.stop(one)
+    await nodes.down()
+    one.spawn()
+
+
+async def _restarted_in_turn(nodes: Nodes) -> None:
+    for node in nodes.some(len(nodes.all)):
+        await nodes.stop(node)
+        node.spawn()
+        await node.wait_ready(READY_S)
+
+
+async def _disk_lost(nodes: Nodes) -> None:
+    if not await _may_lose(nodes):
+        return
+    (victim,) = nodes.some(1)
+    await nodes.kill(victim)
+    nodes.lost_disk()
+    victim.lose_disk()
+    await nodes.down()
+    victim.spawn()
+
+
+async def _disk_lost_behind(nodes: Nodes) -> None:
+    """One is behind, one loses its disk, the one that holds everything sleeps while these are asked."""
+    if not await _may_lose(nodes):
+        return
+    behind, victim, whole = nodes.some(len(nodes.all))[:3]
+    behind.pause()
+    await asyncio.sleep(nodes.rng.uniform(0.3, 2.0))
+    await nodes.kill(victim)
+    nodes.lost_disk()
+    whole.pause()
+    victim.lose_disk()
+    behind.resume()
+    victim.spawn()
+    await nodes.pause(whole)
+
+
+async def _may_lose(nodes: Nodes) -> bool:
+    """Every copy is there. While the metadata store is away nobody knows."""
+    try:
+        return await nodes.is_whole()
+    except wp.Unavailable:
+        return False
+
+
+STRIKES = (
+    Strike(name="one killed", share=28, act=_killed(1)),
+    Strike(name="two killed", share=10, act=_killed(2)),
+    Strike(name="three killed", share=8, act=_killed(3)),
+    Strike(name="killed while starting", share=6, act=_killed_while_starting),
+    Strike(name="killed asleep", share=6, act=_killed_asleep),
+    Strike(name="one paused", share=12, act=_paused(1), is_gentle=True),
+    Strike(name="two paused", share=6, act=_paused(2), is_gentle=True),
+    Strike(name="one restarted", share=6, act=_restarted, is_gentle=True),
+    Strike(name="restarted in turn", share=4, act=_restarted_in_turn, is_gentle=True),
+    Strike(name="disk lost", share=8, act=_disk_lost),
+    Strike(name="disk lost, another behind", share=6, act=_disk_lost_behind),
+)
