@@ -86,4 +86,5 @@ class SeaweedServer(ServerProcess):
 
     def url(self, bucket: str = "bucket", prefix: str = "") -> str:
         """A URL for ``connect``; credentials come from the environment or from keywords."""
-        return f"s3://{bucket}/{prefix}?endpoint={self.endpoint}"
+        allowed = "" if self._host.address.startswith("127.") else "&allow_http=true"
+        return f"s3://{bucket}/{prefix}?endpoint={self.endpoint}{allowed}"
