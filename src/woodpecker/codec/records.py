@@ -1,4 +1,4 @@
-"""Records: manifests, pages, registers, cursors, nodes and the store marker as readable, checked JSON.
+"""Records: manifests, pages, registers, cursors, nodes, disks, store markers as readable, checked JSON.
 
 Every record is one line ``{"woodpecker": kind, "format": n, "digest": d, "value": {...}}`` and a line
 feed. The digest (XXH3-128) covers kind, format and the exact bytes of the value, so a flipped bit
@@ -22,6 +22,7 @@ from woodpecker.codec.compression import Buffer
 from woodpecker.core import manifest
 from woodpecker.core.manifest import Manifest, PageRef, Segment
 from woodpecker.core.membership import NodeRecord
+from woodpecker.core.node_disk import DiskState
 from woodpecker.core.register import ProducerState, Register
 from woodpecker.errors import Corrupt, InvalidRequest
 
@@ -32,6 +33,7 @@ MAX_CURSOR_DATA_BYTES = 64 << 10
 
 _FORMATS = {
     "manifest": manifest.FORMAT, "page": 1, "register": 1, "cursor": 1, "node": 1, "store": 1,
+    "disk": 1,
 }  # fmt: skip
 _FRONT = re.compile(
     rb'\{"woodpecker":"([a-z]{1,16})","format":([1-9][0-9]{0,8}),"digest":"([0-9a-f]{32})","value":'
@@ -163,6 +165,19 @@ def encode_node(value: NodeRecord) -> bytes:
 def decode_node(data: Buffer, *, where: str = "node") -> NodeRecord:
     """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
     return _decode("node", data, NodeRecord, MAX_RECORD_BYTES, where)
+
+
+def encode_disk(value: DiskState) -> bytes:
+    """Raises: nothing: a node starts less often than its disk could hold."""
+    return _encode("disk", msgspec.to_builtins(value), MAX_RECORD_BYTES)
+
+
+def decode_disk(data: Buffer, *, where: str = "disk") -> DiskState:
+    """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
+    state = _decode("disk", data, DiskState, MAX_RECORD_BYTES, where)
+    if not state.incarnations:
+        raise Corrupt(f"{where}: a disk without an incarnation", where=where)
+    return state
 
 
 def encode_store_marker(value: StoreMarker) -> bytes:

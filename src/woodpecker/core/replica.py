@@ -125,7 +125,7 @@ def on_append(
     me: Identity, floor: int, replica: Replica | None, target: Target, block: BlockIn
 ) -> Decision:
     """A block from the writer of the segment's epoch."""
-    verdict = _addressed(me, floor, replica, target)
+    verdict = refusal(me, floor, replica, target)
     if verdict is None and replica is not None and replica.fence is not None:
         verdict = Verdict.FENCED
     if verdict is None and (target.incarnation in me.past or (replica and replica.is_unsure)):
@@ -142,7 +142,7 @@ def on_repair(
 
     A past incarnation takes it too: the block is as safe there as anywhere.
     """
-    verdict = _addressed(me, floor, replica, target)
+    verdict = refusal(me, floor, replica, target)
     if verdict is None and (replica is None or replica.fence is None):
         verdict = Verdict.NOT_FENCED
     if verdict is not None:
@@ -158,7 +158,7 @@ def on_fence(
     me: Identity, floor: int, replica: Replica | None, target: Target, fence: FenceMark
 ) -> Decision:
     """End the segment here. STORE and WAIT are answered by ``vote`` once ``is_voting``."""
-    verdict = _addressed(me, floor, replica, target)
+    verdict = refusal(me, floor, replica, target)
     if verdict is not None:
         return _decide(verdict, replica)
     if replica is None:
@@ -175,6 +175,11 @@ def on_synced(replica: Replica, *, block: int = NO_BLOCK, fence: bool = False) -
         synced=max(replica.synced, block),
         is_fence_synced=replica.is_fence_synced or fence,
     )
+
+
+def on_end(replica: Replica, end: int) -> Replica:
+    """The manifest shows the segment CLOSED at block ``end``: final, whoever says it first."""
+    return replica if replica.end is not None else replace(replica, end=end)
 
 
 def on_lac(replica: Replica, lac: int) -> Replica:
@@ -219,8 +224,8 @@ def new_floor(floor: int, lowest_unsealed: int) -> int:
     return max(floor, lowest_unsealed)
 
 
-def _addressed(me: Identity, floor: int, replica: Replica | None, target: Target) -> Verdict | None:
-    """Whether the request is meant for this copy at all."""
+def refusal(me: Identity, floor: int, replica: Replica | None, target: Target) -> Verdict | None:
+    """Why the request is not meant for this copy; None if it is, be it a writer's or a reader's."""
     if target.segment_id < floor:
         return Verdict.GONE
     if target.incarnation != me.incarnation and target.incarnation not in me.past:

@@ -21,9 +21,9 @@ class JournalFile(Protocol):
     def write(self, parts: Sequence[memoryview], offset: int) -> asyncio.Future[None]:
         """Write ``parts`` one behind the other at ``offset`` and sync; done when both are.
 
-        Writes are carried out in the order of the calls. The parts must not change before the future is
-        done. It fails with OSError: after that nothing may be written any more, for what a failed sync
-        leaves on the disk is unknown.
+        All writes to one disk are carried out in the order of the calls, each after the one before is
+        synced. The parts must not change before the future is done. It fails with OSError: then every
+        later write to this disk fails as well, for what a failed sync leaves on the disk is unknown.
         """
 
     async def read(self, offset: int, size_bytes: int) -> memoryview:
