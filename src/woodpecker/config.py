@@ -127,7 +127,22 @@ _LOGSTORE = (
     ),
     Setting(name="logstore.http", text="where metrics and health are served", bounds="HOST:PORT"),
     Setting(name="logstore.group", text="resource group: logs can be kept to one"),
-)
+    _number(
+        "logstore.journal_file_bytes", "size of a journal file; the largest block is a little less",
+        256 << 20, 1 << 20, 4 << 30,
+    ),
+    _number(
+        "logstore.journal_max_bytes", "room for the journal: at least four files, none: the disk",
+        None, 4 << 20, 1 << 50,
+    ),
+    _number("logstore.keep_free_bytes", "of the disk, never used", 64 << 20, 0, 1 << 50),
+    _number(
+        "logstore.soft_full_percent", "of that room in use: seal early, prefer other nodes", 70, 1, 98
+    ),
+    _number("logstore.hard_full_percent", "of that room in use: refuse blocks", 85, 2, 99),
+    _number("logstore.queue_max_bytes", "blocks that wait for the disk", 64 << 20, 1 << 20, 8 << 30),
+    _number("logstore.cache_bytes", "newest blocks in memory for readers", 64 << 20, 0, 64 << 30),
+)  # fmt: skip
 
 
 def _settings() -> dict[str, Setting]:

@@ -129,3 +129,22 @@ def test_contradictions_are_refused(home: Path) -> None:
         _load(home)
     assert _load(home, {"buffer": "file:///fast"})["log.mode"] == "file"
     assert _load(home, {"store": "/dir"})["log.mode"] == "file"
+
+
+def test_settings_of_a_node(home: Path) -> None:
+    (home / "cwd/woodpecker.toml").write_text(
+        'zone = "a"\n[logstore]\nnode = "n1"\ncache_bytes = 1_000\njournal_max_bytes = "none"\n'
+    )
+    config = _load(home, {"logstore.cache_bytes": "2000"}, WOODPECKER_LOGSTORE_LISTEN="h:1")
+    assert (config["zone"], config["logstore.node"]) == ("a", "n1")
+    assert (config["logstore.listen"], config["logstore.cache_bytes"]) == ("h:1", 2000)
+    assert config["logstore.journal_max_bytes"] is None
+    for bad in ("cache_bytes = -1", "cache_bytes = true", "cache_bytes = 'x'", "listen = 3"):
+        (home / "cwd/woodpecker.toml").write_text(f"[logstore]\n{bad}\n")
+        with pytest.raises(InvalidRequest, match="must be"):
+            _load(home)
+    (home / "cwd/woodpecker.toml").write_text("[logstore]\ncash_bytes = 1\n")
+    with pytest.raises(InvalidRequest, match=r"did you mean 'logstore\.cache_bytes'"):
+        _load(home)
+    (home / "cwd/woodpecker.toml").unlink()
+    _load(home, WOODPECKER_SECRET="hush")
