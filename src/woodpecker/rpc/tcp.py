@@ -57,6 +57,7 @@ class TcpTransport:
         self._runtime = runtime
         self._secret = access.secret
         self._tls = client_context(access)
+        self._has_certificate = access.tls_cert is not None
         self._settings = settings or WireSettings()
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._links: dict[TcpLink, None] = {}
@@ -72,7 +73,7 @@ class TcpTransport:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await self._open(link, host, port, timeout_ms)
-                await link.greeted
+                await self._greeted(link)
             self._check_open()
         except TimeoutError:
             link.give_up()
@@ -110,6 +111,15 @@ class TcpTransport:
         except OSError as error:
             why = error.strerror or str(error) or type(error).__name__
             raise Unavailable(f"node at {host}:{port}: {why}") from error
+
+    async def _greeted(self, link: TcpLink) -> None:
+        try:
+            await link.greeted
+        except Unavailable as error:
+            if self._tls is None or self._has_certificate:
+                raise
+            # asyncio closes without a word when a client has no certificate
+            raise Unavailable(f"{error} (does it ask for a certificate, tls_cert?)") from None
 
     def _greet(self, asked: Challenge) -> Hello:
         nonce = bytes.fromhex(self._runtime.token() + self._runtime.token())
