@@ -26,6 +26,7 @@ class Mover:
     def __init__(self, pump: Pump) -> None:
         self.is_stopped = False
         self._pump = pump
+        pump.chain.on_roll = self.look
         self._task: asyncio.Task[None] | None = None
         self._age_timer: asyncio.TimerHandle | None = None
         self._is_choosing_end = False  # the move must not be broken off
@@ -48,6 +49,15 @@ class Mover:
             self._move(self._roll)
         elif chain.should_prepare():
             self._move(self._prepare)
+
+    def look(self) -> None:
+        """Roll if it is due though nothing is sent: the open segment's store wants to go on elsewhere."""
+        pump = self._pump
+        if self._task is None and not self._is_closing and pump.error is None:
+            if pump.chain.is_roll_due():
+                self._move(self._roll)
+            else:
+                pump.kick()
 
     async def stop(self, *, at_once: bool) -> None:
         """No further moves; unless ``at_once``, one that has begun to close a segment is waited for."""
@@ -81,6 +91,7 @@ class Mover:
             self.is_stopped = self._is_choosing_end = False
             if not self._is_closing:
                 pump.settle()
+                self.look()
 
     # --- the moves ---
 
@@ -134,7 +145,7 @@ class Mover:
         pump, runtime = self._pump, self._pump.env.runtime
         stopped_ms: float | None = None
         while not await self._is_ready():
-            if self.is_stopped:
+            if self.is_stopped or pump.chain.is_stuck:
                 now_ms = runtime.monotonic_ms()
                 stopped_ms = now_ms if stopped_ms is None else stopped_ms
                 if now_ms - stopped_ms >= pump.chain.options.append_timeout_ms:

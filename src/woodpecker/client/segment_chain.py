@@ -6,6 +6,7 @@ Holds no rule: ``core/rolling.py`` says when, ``core/transitions.py`` what may b
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from woodpecker.client.environment import Environment
@@ -53,6 +54,7 @@ class SegmentChain:
         self._open: _Open | None = None
         self._ahead: tuple[Segment, SegmentWriter] | None = None  # ready for the next roll
         self._owner_read: asyncio.Task[bool] | None = None
+        self.on_roll: Callable[[], None] | None = None  # the open segment wants to go on elsewhere
 
     @property
     def options(self) -> Options:
@@ -79,6 +81,11 @@ class SegmentChain:
         """Where the open segment begins."""
         assert self._open is not None
         return self._open.segment.base_seq
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the open segment can take no block any more."""
+        return self._open is not None and self._open.writer.slots == 0
 
     @property
     def has_blocks(self) -> bool:
@@ -145,7 +152,7 @@ class SegmentChain:
             return False
         age_ms = self._env.runtime.monotonic_ms() - at.opened_ms
         is_full = is_due(self.options, size_bytes=at.bytes, blocks=at.blocks, age_ms=age_ms)
-        return is_full or (at.blocks > 0 and at.writer.wants_roll)
+        return (is_full and at.blocks > 0) or at.writer.wants_roll
 
     def is_overgrown(self) -> bool:
         """Whether it has grown past what may wait for the metadata store."""
@@ -208,7 +215,8 @@ class SegmentChain:
         if self._ahead is None:
             return False
         ready, wanted = self._ahead[0], (manifest.next_segment_id, manifest.options.mode)
-        return (ready.id, ready.kind, ready.storage) == (*wanted, manifest.storage)
+        is_good = (ready.id, ready.kind, ready.storage) == (*wanted, manifest.storage)
+        return is_good and not self._ahead[1].wants_roll
 
     async def open_next(self) -> None:
         """Prepare and open a segment where none is open.
@@ -232,12 +240,18 @@ class SegmentChain:
     async def roll(self, register: Register) -> None:
         """Close at what was sent, all of it acknowledged, and open the segment made ready.
 
-        From here on nothing is sent in the old segment, whatever becomes of the CAS.
+        From here on nothing is sent in the old segment, whatever becomes of the CAS. If nothing was sent
+        in it at all, it is dropped.
         """
-        assert self._ahead is not None
+        assert self._ahead is not None and self._open is not None
         ahead, writer = self._ahead
-        closed, end = await self._finish()
-        following = replace(ahead, base_seq=end.seq, prev_digest=end.digest)
+        if self._open.blocks:
+            closed, end = await self._finish()
+            following = replace(ahead, base_seq=end.seq, prev_digest=end.digest)
+        else:
+            closed, end = await self._leave_empty(), None
+            before = closed.segment
+            following = replace(ahead, base_seq=before.base_seq, prev_digest=before.prev_digest)
         self._ahead = None
         try:
             with self._env.observer.span(Span.ROLL, log=self._name, segment=closed.segment.id):
@@ -269,10 +283,13 @@ class SegmentChain:
 
     async def _drop_open(self, register: Register) -> None:
         """Nothing was ever sent in the open segment, and nothing will be: the manifest forgets it."""
+        await self._close_cas(await self._leave_empty(), None, register, None)
+
+    async def _leave_empty(self) -> _Open:
         assert self._open is not None and not self._open.blocks
         at, self._open = self._open, None
         await at.writer.abandon()
-        await self._close_cas(at, None, register, None)
+        return at
 
     async def _finish(self) -> tuple[_Open, End]:
         at = self._open
@@ -317,6 +334,7 @@ class SegmentChain:
             opened_ms=self._env.runtime.monotonic_ms(),
             next_seq=segment.base_seq,
         )
+        writer.on_roll = self.on_roll
         writer.begin(segment)
         self._env.hub.moved(self.owner.log_id)
 

@@ -6,7 +6,8 @@ new state and what the driver is to do. Rules:
 - A block is acknowledged when A members have it and all before it on disk: the LAC. Members take blocks
   in order, so the number a member acknowledges covers all before it; numbers only grow.
 - A slow or dead member delays nobody. What it lacks is sent again when it returns as the same
-  incarnation; a member that can never take a block of this segment again is *lost*.
+  incarnation; a member that can never take a block of this segment again is *lost*. What it has still
+  counts, unless it has lost records.
 - ``FENCED`` or ``GONE`` from a member says nothing about the outcome: nothing is sent any more, and the
   manifest is read. CLOSED or SEALED at E: what is up to E is in the log, the rest never will be. OPEN
   and mine: that one member is lost (a person fenced it), the writer goes on. Anything else: fenced,
@@ -57,9 +58,13 @@ class Acked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """Member ``member`` takes no more blocks of this segment: another incarnation, or retired."""
+    """Member ``member`` takes no more blocks of this segment: another incarnation, or retired.
+
+    ``has_forgotten``: it has lost records: what it acknowledged does not count any more.
+    """
 
     member: int
+    has_forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +138,7 @@ def step(pipeline: Pipeline, event: Event) -> tuple[Pipeline, tuple[Effect, ...]
         case Acked():
             return _acked(pipeline, event)
         case Lost():
-            return _lost(pipeline, event.member)
+            return _lost(pipeline, event.member, has_forgotten=event.has_forgotten)
         case Stopped():
             if pipeline.is_judging or event.member in pipeline.lost:
                 return pipeline, ()
@@ -145,6 +150,8 @@ def step(pipeline: Pipeline, event: Event) -> tuple[Pipeline, tuple[Effect, ...]
 
 
 def _acked(pipeline: Pipeline, event: Acked) -> tuple[Pipeline, tuple[Effect, ...]]:
+    if event.member in pipeline.lost:
+        return pipeline, ()  # said before it was lost: by now it may have forgotten the block
     acked = list(pipeline.acked)
     acked[event.member] = max(acked[event.member], min(event.number, pipeline.sent))
     lac = confirmed(acked, pipeline.acks)
@@ -152,9 +159,14 @@ def _acked(pipeline: Pipeline, event: Acked) -> tuple[Pipeline, tuple[Effect, ..
     return moved, (Acknowledge(number=lac),) if lac > pipeline.lac else ()
 
 
-def _lost(pipeline: Pipeline, member: int) -> tuple[Pipeline, tuple[Effect, ...]]:
-    """What a lost member has synced still counts; it only gets nothing more."""
+def _lost(
+    pipeline: Pipeline, member: int, *, has_forgotten: bool = False
+) -> tuple[Pipeline, tuple[Effect, ...]]:
+    """What a lost member has synced still counts, if it still has it; it only gets nothing more."""
     pipeline = replace(pipeline, lost=pipeline.lost | {member})
+    if has_forgotten:  # else a block could be confirmed that is on fewer than A disks
+        acked = pipeline.acked
+        pipeline = replace(pipeline, acked=(*acked[:member], NO_BLOCK, *acked[member + 1 :]))
     if pipeline.sent > pipeline.lac and not can_confirm(pipeline, pipeline.sent):
         return _fail(pipeline, fenced=False)
     return pipeline, ()

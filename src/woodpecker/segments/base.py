@@ -54,10 +54,20 @@ class SegmentWriter(Protocol):
     """The open end of one segment, owned by one writer. All calls from the loop's thread."""
 
     cut_bytes: int  # target size of a block
-    slots: int  # blocks that may be in flight
     partial_slots: int  # a partial block is cut only while fewer blocks than this are in flight
     bytes_left: int  # room for blocks in this segment, by the store's own limits
-    wants_roll: bool  # the segment should be closed soon and the next one opened elsewhere
+    on_roll: Callable[[], None] | None  # set by the driver: called when ``wants_roll`` becomes true
+
+    @property
+    def slots(self) -> int:
+        """Blocks that may be in flight now. 0: this segment can take none any more and is to be rolled."""
+
+    @property
+    def wants_roll(self) -> bool:
+        """Whether the segment should be closed soon and the next one opened elsewhere.
+
+        Before ``begin``: whether it had better be prepared anew.
+        """
 
     def begin(self, segment: Segment) -> None:
         """The CAS has opened the segment: its base_seq and prev_digest are final; blocks follow."""

@@ -121,6 +121,8 @@ class FileWriter:
     cut_bytes = BUFFER_BYTES
     slots = 2  # one is being synced, the next is packed or waits
     partial_slots = 1
+    wants_roll = False
+    on_roll: Callable[[], None] | None = None
 
     def __init__(
         self, appender: Appender, lane: Lane, disk: Disk, buffers: Buffers, *, timeout_ms: int
@@ -136,7 +138,6 @@ class FileWriter:
         self._in_line: asyncio.Task[None] | None = None
         self._submitted_bytes = appender.position.offset
         self.bytes_left = MAX_SEGMENT_BYTES
-        self.wants_roll = False
         self._failure: Callable[[], WoodpeckerError] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._has_begun = False

@@ -51,6 +51,7 @@ class ObjectSegmentWriter:
     partial_slots = 1
     bytes_left = NO_LIMIT_BYTES
     wants_roll = False
+    on_roll: Callable[[], None] | None = None
 
     def __init__(
         self,

@@ -298,10 +298,24 @@ class FaultySegmentWriter:
         self._inner = inner
         self._faults = faults
         self.cut_bytes = inner.cut_bytes if faults.cut_bytes is None else faults.cut_bytes
-        self.slots = inner.slots
         self.partial_slots = inner.partial_slots
         self.bytes_left = inner.bytes_left
-        self.wants_roll = inner.wants_roll
+
+    @property
+    def slots(self) -> int:
+        return self._inner.slots
+
+    @property
+    def wants_roll(self) -> bool:
+        return self._inner.wants_roll
+
+    @property
+    def on_roll(self) -> Callable[[], None] | None:
+        return self._inner.on_roll
+
+    @on_roll.setter
+    def on_roll(self, on_roll: Callable[[], None] | None) -> None:
+        self._inner.on_roll = on_roll
 
     def begin(self, segment: Segment) -> None:
         self._inner.begin(segment)

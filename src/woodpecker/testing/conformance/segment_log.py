@@ -82,7 +82,7 @@ class FakeLog:
     def ref(self, segment_id: int = -1) -> SegmentRef:
         """The segment as the manifest shows it now; the last one by default."""
         found = [s for s in self.manifest.segments if segment_id in (-1, s.id)]
-        return SegmentRef(log_id=self.log_id, segment=found[-1])
+        return SegmentRef(log_id=self.log_id, segment=found[-1], name=self.manifest.name)
 
     def close(self, end: End, segment_id: int = -1) -> SegmentRef:
         """The closing CAS."""

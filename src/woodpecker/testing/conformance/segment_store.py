@@ -483,7 +483,7 @@ async def _write_until_failure(
     try:
         while True:
             waiting.append(segment.submit(segment.pack([b"x" * 500])))
-            if len(waiting) == segment.writer.slots:
+            if len(waiting) >= segment.writer.slots:
                 await waiting.pop(0)
             is_some_safe = segment.acknowledged_seq > 0
             if len(segment.blocks) >= after_blocks and is_some_safe:
