@@ -37,5 +37,5 @@ def test_what_is_moved_often_takes_no_more_room() -> None:
         schedule.put("log", 10_000.0 - step)
         schedule.put("log", 20_000.0)
         schedule.pop(20_000.0)
-    assert len(schedule) == 0
+    assert len(schedule) == len(schedule._heap) == 0
     assert schedule.next_ms() is None
