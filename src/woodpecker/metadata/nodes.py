@@ -180,6 +180,8 @@ class NodeDirectory:
             name, before = node.record.node, self._sightings.get(node.record.node)
             if before is None or before.version != node.version:
                 self._pressure.pop(name, None)
+            if before is not None and self._nodes[name].boot != node.record.boot:
+                before = membership.answered(before)  # started again: what failed was before that
             self._nodes[name] = node.record
             self._sightings[name] = membership.looked(before, node.version, now_ms)
         self._read_ms = now_ms

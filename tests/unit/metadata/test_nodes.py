@@ -129,6 +129,21 @@ async def test_a_failed_node_is_avoided_until_it_answers_or_time_has_passed() ->
 
 
 @on_virtual_time
+async def test_a_node_that_was_started_again_is_not_avoided_for_what_was_before() -> None:
+    async with a_cell(nodes=3) as cell:
+        directory = cell.directory()
+        await directory.choose(LOG)
+        await cell.processes[0].session.stop()
+        for _ in range(5):
+            directory.failed("n1")
+            await cell.runtime.sleep_ms(60_000)
+        assert names(await directory.choose(LOG)) == {"n2", "n3"}
+        await cell.node("n1", boot=2)
+        await cell.runtime.sleep_ms(1_001)
+        assert len(names(await directory.choose(LOG))) == 3
+
+
+@on_virtual_time
 async def test_pressure_told_with_an_answer_counts_at_once_and_until_the_next_record() -> None:
     async with a_cell(nodes=3) as cell:
         directory = cell.directory()
