@@ -155,12 +155,12 @@ class _Walk:
         counts = self._entries, self._timestamp_us
         try:
             scan = await self._scan(manifest, segment)
+            register = scan.register(self._register)
+            if segment == last_closed(manifest):
+                await self._check_checkpoint(manifest, register)
         except NotFound:
             self._entries, self._timestamp_us = counts  # it is walked again
             raise
-        register = scan.register(self._register)
-        if segment == last_closed(manifest):
-            await self._check_checkpoint(manifest, register)
         self._register = register
         digest = scan.headers[-1].digest.hex() if scan.headers else segment.prev_digest
         self._last = (segment.id, scan.next_seq, digest)

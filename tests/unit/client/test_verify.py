@@ -13,7 +13,9 @@ from woodpecker.client.log import Log
 from woodpecker.client.verify import verify_log
 from woodpecker.codec import keys, records
 from woodpecker.core import retention
-from woodpecker.errors import Corrupt, InvalidRequest
+from woodpecker.core.register import Register
+from woodpecker.errors import Corrupt, InvalidRequest, NotFound
+from woodpecker.metadata.history import History
 
 SEGMENTS = 4
 
@@ -115,6 +117,26 @@ async def test_a_register_that_is_not_the_fold_is_found(monkeypatch: pytest.Monk
     world.records.by_key[key] = replace(record, value=records.encode_manifest(forged))
     with pytest.raises(Corrupt, match="fold of the blocks"):
         await verify_log(env, NAME, log_id)
+
+
+async def test_a_register_replaced_while_verify_runs_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    log = await create(world.env())
+    await fill(log, 1)  # closed by its writer; several blocks of growing timestamps
+    load, calls = History.load_register, []
+
+    async def gone_once(self: History, inline: Register, key: str | None) -> Register:
+        calls.append(key)
+        if len(calls) == 2:  # the checkpoint, after the segment has been walked
+            raise NotFound("collected: the log was closed anew meanwhile")
+        return await load(self, inline, key)
+
+    monkeypatch.setattr(History, "load_register", gone_once)
+    report = await verify_log(world.env(), NAME, log.log_id)
+    assert (report.entries, report.next_seq) == (4, 4)
+    assert len(calls) > 2
 
 
 async def test_bad_ranges_are_refused() -> None:
