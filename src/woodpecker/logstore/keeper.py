@@ -24,6 +24,7 @@ from woodpecker.core.backoff import delay_ms
 from woodpecker.core.commands import Command, OpenWriter, Owner
 from woodpecker.core.ids import State
 from woodpecker.core.keeping import (
+    SEAL_STEP_MS,
     closed_here,
     first_closed,
     floor_of,
@@ -41,7 +42,9 @@ from woodpecker.observability.names import Counter, Event
 from woodpecker.segments.quorum_base import Nodes
 
 LOOKS = 8  # manifests read at the same time
-JOBS = 2  # objects written at the same time
+JOBS = 8  # segments sealed at the same time,
+LARGE_JOBS = 2  # so many of them large: each has several MiB under way
+LARGE_BYTES = 4 << 20
 TICK_MS = 5_000.0
 SWEEP_MS = 600_000.0  # each log held is looked at so often, although nobody told
 HURRIED_SWEEP_MS = 60_000.0  # ... while the node drains or is short of room
@@ -53,7 +56,13 @@ OUTAGE_LIMIT_MS = 15_000.0
 
 _log = logging.getLogger("woodpecker.logstore")
 
-Job = Callable[[], Awaitable[object]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """Work on one log that writes objects."""
+
+    run: Callable[[], Awaitable[object]]
+    is_large: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +89,10 @@ class NodeKeeper:
         self._objects = ObjectDesk(env)
         self._due = Schedule()
         self._looking: dict[str, asyncio.Task[None]] = {}
-        self._jobs: dict[str, Job] = {}  # waiting, by log
+        self._jobs: dict[str, _Job] = {}  # waiting, by log
         self._working: dict[str, asyncio.Task[None]] = {}
-        self._writing = asyncio.Semaphore(JOBS)  # uploads that somebody waits for
+        self._large: set[str] = set()  # those of them that are large
+        self._writing = asyncio.Semaphore(LARGE_JOBS)  # uploads that somebody waits for
         self._closed: dict[str, _Since] = {}  # the segment to be sealed next, by log
         self._left: dict[str, _Since] = {}  # the OPEN segment, while a writer should move on
         self._failures: dict[str, int] = {}  # looks and jobs that failed in a row, by log
@@ -220,13 +230,17 @@ class NodeKeeper:
             self._looking[name] = task
 
     def _start_jobs(self) -> None:
-        for name in list(self._jobs):
+        for name, job in list(self._jobs.items()):
             if len(self._working) == JOBS:
                 return
-            if name not in self._working:
-                job = self._jobs.pop(name)
-                task = self._env.runtime.spawn(self._guarded_job(name, job), f"keeper job {name}")
-                self._working[name] = task
+            is_held_up = job.is_large and len(self._large) == LARGE_JOBS
+            if name in self._working or is_held_up:
+                continue
+            del self._jobs[name]
+            if job.is_large:
+                self._large.add(name)
+            task = self._env.runtime.spawn(self._guarded_job(name, job), f"keeper job {name}")
+            self._working[name] = task
 
     # --- looking ---
 
@@ -311,11 +325,17 @@ class NodeKeeper:
         if segment is None or place is None:
             self._closed.pop(name, None)
             return False
+        now_ms = self._now_ms()
         due_ms = self._since(self._closed, name, segment) + seal_delay_ms(place, segment)
-        if self._now_ms() < due_ms:
+        if place and self._jobs:  # who has work waiting does not help others out: they have too
+            due_ms = max(due_ms, now_ms + SEAL_STEP_MS)
+        if now_ms < due_ms:
             self._due.put(name, due_ms)
-        else:
-            self._jobs.setdefault(name, lambda: self._seal(name, manifest.log_id))
+            return True
+        job = _Job(
+            run=lambda: self._seal(name, manifest.log_id), is_large=segment.bytes > LARGE_BYTES
+        )
+        self._jobs.setdefault(name, job)
         return True
 
     def _close_if_absent(self, manifest: Manifest) -> None:
@@ -329,7 +349,7 @@ class NodeKeeper:
             if held.segment_id == segment.id and held.size_bytes:
                 me, idle_ms = self._holder.identity, held.idle_ms
                 if may_close(me, manifest, left_ms=left_ms, idle_ms=idle_ms):
-                    self._jobs.setdefault(name, lambda: self._close(manifest, segment))
+                    self._jobs.setdefault(name, _Job(run=lambda: self._close(manifest, segment)))
 
     def _should_move(self, manifest: Manifest, segment: Segment) -> bool:
         """Whether its writer, if it lived, would close the segment and go on elsewhere."""
@@ -347,9 +367,9 @@ class NodeKeeper:
 
     # --- jobs ---
 
-    async def _guarded_job(self, name: str, job: Job) -> None:
+    async def _guarded_job(self, name: str, job: _Job) -> None:
         try:
-            await job()
+            await job.run()
             self._failures.pop(name, None)
             self.tell(name)  # floors can rise now
         except NotFound:
@@ -361,6 +381,7 @@ class NodeKeeper:
             self._env.observer.count(Counter.BACKGROUND_ERRORS, job="bug")
         finally:
             del self._working[name]
+            self._large.discard(name)
             self._wake.set()
 
     async def _seal(self, name: str, log_id: str) -> None:

@@ -15,18 +15,21 @@ from woodpecker.core.keeping import ABSENT_MS, FORGET_ALL, SEAL_STEP_MS
 from woodpecker.core.manifest import End
 from woodpecker.core.membership import Load, NodeState
 from woodpecker.errors import Conflict, Fenced, InvalidRequest, NotFound
+from woodpecker.logstore import keeper as keeper_module
 from woodpecker.logstore import objects
 from woodpecker.logstore.keeper import (
     HURRIED_SWEEP_MS,
     JOBS,
+    LARGE_JOBS,
     LOOKS,
     OUTAGE_LIMIT_MS,
     RETRY_LIMIT_MS,
     SWEEP_MS,
+    _Job,
 )
 from woodpecker.segments.base import SegmentRef
 from woodpecker.testing.faulty import Fault
-from woodpecker.testing.virtual import on_virtual_time
+from woodpecker.testing.virtual import on_virtual_time, run
 
 CLOSED, OPEN, SEALED = State.CLOSED, State.OPEN, State.SEALED
 
@@ -79,6 +82,22 @@ async def test_others_take_over_in_their_turn_when_the_first_member_is_gone() ->
         await cell.settle(2_000)
         assert await cell.states() == [SEALED, SEALED]
         assert held(cell, "n3") == 0
+
+
+@on_virtual_time
+async def test_who_has_work_of_its_own_does_not_help_others_out() -> None:
+    async with a_cell() as cell:
+        cell.start("n2")
+        await cell.log(segments=1)
+        n2 = cell.keepers["n2"]
+        for number in range(JOBS + 1):  # one of them waits
+            n2._jobs[f"own-{number}"] = _Job(run=cell.objects.gate.wait)
+        cell.tell("orders")
+        await cell.settle(10 * SEAL_STEP_MS)
+        assert await cell.states() == [CLOSED]
+        cell.objects.calm()
+        await cell.settle(2 * SEAL_STEP_MS)
+        assert await cell.states() == [SEALED]
 
 
 @on_virtual_time
@@ -409,8 +428,15 @@ async def test_many_idle_logs_cost_a_look_each_now_and_then_and_no_task() -> Non
         assert manifest.log_id == log.log_id
 
 
-@on_virtual_time
-async def test_never_more_tasks_than_allowed_at_once() -> None:
+@pytest.mark.parametrize(("large_bytes", "most"), [(0, LARGE_JOBS), (1 << 30, JOBS)])
+def test_never_more_tasks_than_allowed_at_once(
+    large_bytes: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "LARGE_BYTES", large_bytes)
+    run(_count_tasks(most))
+
+
+async def _count_tasks(most: int) -> None:
     async with a_cell() as cell:
         for number in range(40):
             await cell.log(f"log-{number}", segments=1)
@@ -423,7 +449,7 @@ async def test_never_more_tasks_than_allowed_at_once() -> None:
             names = cell.runtime.running()
             looks = max(looks, sum(name.startswith("keeper look") for name in names))
             jobs = max(jobs, sum(name.startswith("keeper job") for name in names))
-        assert (looks, jobs) == (LOOKS, JOBS)
+        assert (looks, jobs) == (LOOKS, most)
         assert cell.nodes["n1"].unsealed().segments == 0
 
 
