@@ -85,13 +85,17 @@ class TestTcpWithSecret(TransportSuite):
         return TcpPlace(Access(secret=b"only we know"))
 
 
+def tls_place(files):
+    access = Access(
+        secret=b"only we know",
+        tls_ca=files.ca_file,
+        tls_cert=files.server_certificate_file,
+        tls_key=files.server_key_file,
+    )
+    return TcpPlace(access)
+
+
 class TestTls(TransportSuite):
     @pytest.fixture
     def place(self, files):
-        access = Access(
-            secret=b"only we know",
-            tls_ca=files.ca_file,
-            tls_cert=files.server_certificate_file,
-            tls_key=files.server_key_file,
-        )
-        return TcpPlace(access)
+        return tls_place(files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from woodpecker.codec.compression import Buffer
 from woodpecker.codec.frames import Allocate, Frame, Parser, encode
@@ -116,13 +116,12 @@ class Stream(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has another base
         _tune(transport.get_extra_info("socket"), self._settings)
-        self._outbox = Outbox(transport, self._cannot_send)
+        self._outbox = Outbox(self._transport, self._cannot_send)
         self._set_timer()
         if self._why:  # given up before it was there
-            transport.abort()
+            self._transport.abort()
         else:
             self._owner.connected()
 
