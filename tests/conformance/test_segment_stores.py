@@ -1,4 +1,6 @@
-"""The suite of segment stores, on all of ours: a local disk, memory, a directory by links, a real S3 server."""
+"""The suite of segment stores, on all of ours: a local disk, memory, a directory by links, a real S3
+server, LogStore nodes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import asyncio
 import itertools
 
 import pytest
+from tests.unit.segments.quorum_kit import FakeCluster
 
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.segments.file import FileSegments
@@ -57,3 +60,22 @@ class TestObjectOnS3(SegmentStoreSuite):
         return lambda: ObjectSegments(
             CloudObjectStore(parse_store_url(url, **keys), RUNTIME), RUNTIME
         )
+
+
+class TestQuorumOnSmallNodes(SegmentStoreSuite):
+    """On nodes that are little more than ``core/replica.py``."""
+
+    lags = True
+
+    @pytest.fixture
+    def open_store(self):
+        cluster = FakeCluster(3, runtime=RUNTIME)
+        cluster.forgets = True
+
+        def open_one():
+            for node in cluster.nodes.values():
+                if not node.is_up:
+                    node.start()
+            return cluster.store(f"client {len(cluster.stores)}")
+
+        return open_one

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from woodpecker.codec.messages import Tell
 from woodpecker.core.ids import Kind
 from woodpecker.core.manifest import Ensemble, Manifest, Place, Sealed, Segment
-from woodpecker.errors import Unavailable, WoodpeckerError
+from woodpecker.errors import Closed, InvalidRequest, Unavailable, WoodpeckerError
 from woodpecker.rpc.base import Transport
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.base import ReadManifest, Recovered, SealedTail, SegmentRef
@@ -57,7 +57,7 @@ class QuorumSegments:
     ) -> tuple[Place | None, QuorumSegmentWriter]:
         """Choose the members and connect to them; no node is asked to keep anything yet.
 
-        Raises: Unavailable: too few nodes can be reached now, and why.
+        Raises: Unavailable: too few nodes can be reached now, and why. InvalidRequest: they refuse us.
         """
         manifest = await read_manifest()
         ensemble = await self._choose(manifest)
@@ -88,7 +88,8 @@ class QuorumSegments:
         count = len(peers)
         if count - len(missing) < ensemble.acks:
             why = "; ".join(f"{peer}: {peer.trouble}" for peer in missing)
-            raise Unavailable(
+            refused = any(peer.is_refused for peer in missing)
+            raise (InvalidRequest if refused else Unavailable)(
                 f"log {manifest.name!r}: {count - len(missing)} of {count} nodes can be reached, "
                 f"{ensemble.acks} must: {why}"
             )
@@ -182,5 +183,7 @@ class QuorumSegments:
 async def _reach(peer: Peer) -> None:
     try:
         await peer.reach()
+    except Closed:
+        raise
     except WoodpeckerError:
         return  # ``peer.trouble`` says why

@@ -62,6 +62,7 @@ class Peer:
         away_ms: since when there is no link, on the runtime's clock. Only while ``link`` is None.
         trouble: why there is none, or why the last request failed, for people.
         is_gone: what the member held is gone for ever; nobody tries to reach it any more.
+        is_refused: it does not want us: our credentials, or our version.
         pressure: as last told with an answer.
         was_heard: an answer came since the last ``look``.
     """
@@ -72,6 +73,7 @@ class Peer:
         self.away_ms = links.runtime.monotonic_ms()
         self.trouble = "no connection yet"
         self.is_gone = False
+        self.is_refused = False
         self.pressure = 0
         self.was_heard = False
         self._links = links
@@ -83,7 +85,6 @@ class Peer:
         self._task: asyncio.Task[None] | None = None
         self._outcome: asyncio.Future[None] | None = None  # of the try that somebody waits for
         self._is_pausing = False
-        self._is_refused = False  # our credentials, or our version
         self._closing: set[asyncio.Task[None]] = set()
 
     # --- for writers ---
@@ -158,7 +159,7 @@ class Peer:
         """An open link. Raises: Unavailable: not now, and why. InvalidRequest: it refuses us."""
         if self.link is not None and self.link.is_open:
             return self.link
-        if self.is_gone or self._is_pausing:
+        if self.is_gone or self._is_pausing or self._links.is_closed:
             raise self._refusal()
         if self._outcome is None:
             self._outcome = asyncio.get_running_loop().create_future()
@@ -203,9 +204,8 @@ class Peer:
     # --- the link ---
 
     def _run(self) -> None:
-        if self._links.is_closed:
-            self._settle()
-        elif (self._task is None or self._task.done()) and not self.is_gone:
+        is_running = self._task is not None and not self._task.done()
+        if not (is_running or self.is_gone or self._links.is_closed):
             self._task = self._links.runtime.spawn(self._keep(), f"link to {self.member.node}")
 
     async def _keep(self) -> None:
@@ -266,7 +266,7 @@ class Peer:
         self.trouble = str(error)
         self._links.nodes.failed(self.member.node)
         self.is_gone = isinstance(error, Unavailable) and not error.retryable
-        self._is_refused = isinstance(error, InvalidRequest)
+        self.is_refused = isinstance(error, InvalidRequest)
         self._settle()
         if self.is_gone:
             for user in self.users:
@@ -275,7 +275,7 @@ class Peer:
     def _refusal(self) -> WoodpeckerError:
         if self._links.is_closed:
             return Closed("this client is closed; connect again")
-        if self._is_refused:
+        if self.is_refused:
             return InvalidRequest(f"{self}: {self.trouble}")
         error = Unavailable(f"{self}: {self.trouble}")
         error.retryable = not self.is_gone

@@ -62,6 +62,9 @@ class Writer(Protocol):
     def leave(self) -> None:
         """Have the segment closed and go on elsewhere."""
 
+    def end(self, why: str) -> None:
+        """Write nothing any more; the outcome of what is under way is unknown."""
+
     def tell(self, now_ms: float, pause_ms: float) -> bool:
         """Tell the members the LAC."""
 
@@ -129,7 +132,9 @@ class Watch:
             max(self._busy, key=lambda writer: writer.behind_bytes).give_up_slowest()
 
     async def close(self) -> None:
-        """Look after nothing any more."""
+        """Look after nothing any more; writers that are still there end."""
+        for writer in list(self.writers.values()):
+            writer.end("the client was closed before its writer")
         for timer in (self._ticker, self._teller):
             if timer is not None:
                 timer.cancel()

@@ -285,7 +285,7 @@ class QuorumSegmentWriter:
             except Fenced:
                 fate = Fate(state=None, mine=False)
             except Closed:
-                self._give_up("the client was closed before its writer")
+                self.end("the client was closed before its writer")
                 return
             except WoodpeckerError as error:  # unreadable is unknown, never an answer
                 self._why = f"the manifest cannot be read: {error}"
@@ -308,10 +308,6 @@ class QuorumSegmentWriter:
                     end = None if segment.end is None else segment.end.block
                     return Fate(state=segment.state, mine=mine, end_block=end)
         return Fate(state=None, mine=False)
-
-    def _give_up(self, why: str) -> None:
-        self._why = why
-        self._advance(rules.TimedOut())
 
     def _stop_lost(self) -> None:
         """The rules have given a member up."""
@@ -405,7 +401,7 @@ class QuorumSegmentWriter:
         oldest = self._blocks.get(self.pipeline.lac + 1)
         if oldest is not None and now_ms - oldest.since_ms >= self._timeout_ms:
             missing = "; ".join(pipe.why for pipe in self._pipes if not pipe.is_up)
-            self._give_up(
+            self.end(
                 f"no {self.ensemble.acks} members had a block within {self._timeout_ms} ms"
                 + (f"; {missing}" if missing else "")
             )
@@ -445,6 +441,11 @@ class QuorumSegmentWriter:
             self._is_leaving = True
             if self.on_roll is not None:
                 self.on_roll()
+
+    def end(self, why: str) -> None:
+        """Write nothing any more; the outcome of what is under way is unknown."""
+        self._why = why
+        self._advance(rules.TimedOut())
 
     def tell(self, now_ms: float, pause_ms: float) -> bool:
         """Tell the members the LAC unless a block is about to; False: later."""

@@ -25,7 +25,7 @@ from woodpecker.core.ids import ZERO_DIGEST
 from woodpecker.core.manifest import End, placed
 from woodpecker.core.register import EndLog, GrantProducer
 from woodpecker.errors import Fenced, NotFound, OutcomeUnknown, WoodpeckerError
-from woodpecker.segments.base import Recovered, SegmentRef, SegmentStore
+from woodpecker.segments.base import BlockSource, Recovered, SegmentRef, SegmentStore
 from woodpecker.testing.conformance.segment_log import (
     FIRST_US,
     TAKER,
@@ -41,9 +41,13 @@ PATIENCE_S = 20
 
 
 class SegmentStoreSuite:
-    """The contract, test by test."""
+    """The contract, test by test.
+
+    ``lags``: what is acknowledged becomes visible to other processes only a little later.
+    """
 
     pytestmark: ClassVar = [pytest.mark.asyncio]
+    lags: ClassVar = False
 
     @pytest.fixture
     def open_store(self) -> OpenStore:
@@ -77,6 +81,14 @@ class SegmentStoreSuite:
     def log(self) -> FakeLog:
         return FakeLog()
 
+    async def visible_end(self, source: BlockSource, expected: int) -> int:
+        """What is visible, once as much may be expected."""
+        visible = await source.visible_end()
+        while self.lags and visible < expected:
+            await source.wait_visible(visible, 1000)
+            visible = await source.visible_end()
+        return visible
+
     # -------------------------------------------------------------------- writing and reading
 
     async def test_a_closed_segment_reads_as_it_was_written(
@@ -99,7 +111,7 @@ class SegmentStoreSuite:
         for number in range(20):
             await segment.append(b"%d" % number)
             for source in sources:
-                assert await source.visible_end() == number + 1
+                assert await self.visible_end(source, number + 1) == number + 1
                 found = [block async for block in source.blocks(number)]
                 assert payloads_of(found) == [b"%d" % number]
         for source in sources:
@@ -116,7 +128,7 @@ class SegmentStoreSuite:
         assert await source.seq_at(FIRST_US) == 17
         assert [block async for block in source.blocks(17)] == []
         await segment.append(b"first")
-        assert await source.visible_end() == 18
+        assert await self.visible_end(source, 18) == 18
         assert payloads_of([block async for block in source.blocks(17)]) == [b"first"]
         await source.close()
         await segment.writer.abandon()
@@ -145,9 +157,13 @@ class SegmentStoreSuite:
         segment = await log.open(store)
         await segment.append(b"a", b"b")
         source = other.source(log.ref())
+        assert await self.visible_end(source, 2) == 2
         assert len([block async for block in source.blocks(0)]) == 1
         await segment.submit(segment.pack(control=EndLog()))
         found = [block async for block in source.blocks(2)]
+        while self.lags and not found:
+            await source.wait_visible(2, 1000)
+            found = [block async for block in source.blocks(2)]
         assert [block.controls for block in found] == [(EndLog(),)]
         await source.close()
         await segment.writer.abandon()
