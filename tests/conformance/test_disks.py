@@ -24,7 +24,7 @@ class TestDirectoryWithoutDirectWrites(DiskSuite):
 
     @pytest.fixture
     def open_disk(self, tmp_path, monkeypatch):
-        real = DataFile.open.__func__
+        real = vars(DataFile)["open"].__func__
         monkeypatch.setattr(
             DataFile,
             "open",

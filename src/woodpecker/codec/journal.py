@@ -25,7 +25,7 @@ from woodpecker.codec.compression import Buffer
 from woodpecker.codec.header import HEADER_BYTES as BLOCK_HEADER_BYTES
 from woodpecker.codec.header import MAX_BLOCK_BYTES
 from woodpecker.core.ids import MAX_NAME_CHARS, NO_BLOCK
-from woodpecker.core.replica import FenceMark, Replica, Tip
+from woodpecker.core.replica import FenceMark, Replica
 from woodpecker.errors import Corrupt, InvalidRequest
 
 UNIT_BYTES = 4096
@@ -210,11 +210,14 @@ def _fits(header: RecordHeader) -> bool:
     return size == 0 if header.kind in _BARE else size <= MAX_ITEM_BYTES
 
 
+def item_digest(payload: Buffer) -> bytes:
+    """What guards the payload of a record that carries no block."""
+    return xxh3_128_digest(payload) if len(payload) else NO_DIGEST
+
+
 def is_sound(header: RecordHeader, payload: Buffer) -> bool:
     """Whether the payload of a record that carries no block is what was written."""
-    return len(payload) == header.payload_bytes and (
-        header.kind in _BARE or xxh3_128_digest(payload) == header.digest
-    )
+    return len(payload) == header.payload_bytes and item_digest(payload) == header.digest
 
 
 # --- payloads of records without a block ---
@@ -229,16 +232,9 @@ class _Fence(msgspec.Struct, frozen=True, array_like=True):
         return FenceMark(epoch=self.epoch, token=self.token, reason=self.reason)
 
 
-class _Tip(msgspec.Struct, frozen=True, array_like=True):
-    number: int
-    end_seq: int
-    digest: bytes
-
-
 class _Copy(msgspec.Struct, frozen=True, array_like=True):
     fence: _Fence | None
     end: int | None
-    tip: _Tip | None
     is_unsure: bool
 
 
@@ -261,32 +257,20 @@ def decode_fence(payload: Buffer, *, where: str) -> FenceMark:
 
 
 def encode_copy(replica: Replica) -> bytes:
-    """Payload of a COPY record: state of a copy with all that is queued for it."""
-    tip = replica.queued
-    return _encode(
-        _Copy(
-            None if replica.fence is None else _fence(replica.fence),
-            replica.end,
-            None if tip is None else _Tip(tip.number, tip.end_seq, tip.digest),
-            replica.is_unsure,
-        )
-    )
+    """Payload of a COPY record: state of a copy, but for its blocks and what its header says."""
+    fence = None if replica.fence is None else _fence(replica.fence)
+    return _encode(_Copy(fence, replica.end, replica.is_unsure))
 
 
 def decode_copy(payload: Buffer, *, incarnation: str, epoch: int, where: str) -> Replica:
-    """The copy as it was, everything synced. Raises: Corrupt."""
+    """The copy as it was, without blocks, everything synced. Raises: Corrupt."""
     try:
         item = _decode_copy(payload)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"{where}: no copy: {error}", where=where) from error
-    tip = item.tip
     return Replica(
         incarnation=incarnation,
         epoch=epoch,
-        queued=None
-        if tip is None
-        else Tip(number=tip.number, end_seq=tip.end_seq, digest=tip.digest),
-        synced=NO_BLOCK if tip is None else tip.number,
         fence=None if item.fence is None else item.fence.mark(),
         is_fence_synced=item.fence is not None,
         end=item.end,

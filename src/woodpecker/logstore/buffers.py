@@ -21,13 +21,16 @@ _UNUSED = 3  # references: the pool's, the local name, the argument of getrefcou
 
 
 class Place(mmap):
-    """A page-aligned buffer. In those of ``for_block`` the block follows room for a record's header."""
+    """A page-aligned buffer of one pool."""
 
-    __slots__ = ()
+    pool: Buffers
 
 
 class Buffers:
-    """Pool of buffers. ``keep_bytes``: how much it remembers at most, in use or not."""
+    """Pool of buffers. ``keep_bytes``: how much it remembers at most, in use or not.
+
+    A pool from which blocks are handed out by ``for_block`` hands nothing else out that could come back.
+    """
 
     def __init__(self, keep_bytes: int) -> None:
         self._keep_bytes = keep_bytes
@@ -43,7 +46,7 @@ class Buffers:
         """A buffer of at least so many bytes, in whole units; its bytes are arbitrary."""
         size = _class_of(size_bytes)
         if size > _LARGEST_POOLED_BYTES + _SLACK_BYTES:
-            return Place(-1, padded(size_bytes))
+            return self._new(padded(size_bytes))
         pool = self._pools.setdefault(size, deque())
         for _ in range(min(_TRIES, len(pool))):
             place = pool.popleft()
@@ -57,10 +60,19 @@ class Buffers:
         place = self.take(RECORD_BYTES + size_bytes)
         return memoryview(place)[RECORD_BYTES : RECORD_BYTES + size_bytes]
 
+    def owns(self, block: memoryview) -> bool:
+        """Whether it came from ``for_block`` of this pool."""
+        return isinstance(block.obj, Place) and block.obj.pool is self
+
+    def _new(self, size_bytes: int) -> Place:
+        place = Place(-1, size_bytes)
+        place.pool = self
+        return place
+
     def _make(self, pool: deque[Place], size: int) -> Place:
         if self._bytes + size > self._keep_bytes:
             self._forget_oldest()
-        place = Place(-1, size)
+        place = self._new(size)
         if self._bytes + size <= self._keep_bytes:
             pool.append(place)
             self._bytes += size

@@ -115,6 +115,18 @@ class Event(Name):
         "a background job failed and will be tried again",
     )
     CORRUPT = "corrupt", "error", ("log", "where"), "stored bytes failed their checks"
+    NODE_STOPPED = (
+        "node_stopped",
+        "error",
+        ("node", "error"),
+        "a LogStore node could not write its journal and serves nothing any more",
+    )
+    NODE_LOST = (
+        "node_lost_records",
+        "warning",
+        ("node", "reason"),
+        "a LogStore node may have forgotten records: it goes on as a new incarnation",
+    )
 
 
 class Span(Name):

@@ -1,0 +1,278 @@
+"""What keeps a journal going and small: files made ahead, checkpoints, files deleted, blocks moved forward.
+
+- The next file is there before the current one is full, unless there is no room: then blocks are refused,
+  and what is left of the current file is kept for fences, floors and repairs.
+- Each new file is followed by a *checkpoint*: everything that stands, but for the blocks, is said again. It is
+  written in pieces, between other records. Once it is complete, earlier files matter only for the blocks
+  that still live in them.
+- A file in which nothing lives is deleted, once what made it so is on the disk.
+- Where little of an old file still lives, those blocks are written again, and the file can go.
+
+One task does all of it, one step after another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from woodpecker.codec.compression import Buffer
+from woodpecker.codec.journal import Kind, encode_copy
+from woodpecker.core.node_disk import DiskState
+from woodpecker.errors import Corrupt, Unavailable
+from woodpecker.logstore.block_index import Place
+from woodpecker.logstore.copies import Copies, Copy, HeldLog
+from woodpecker.logstore.disk import Disk
+from woodpecker.logstore.journal import Journal
+from woodpecker.logstore.reading import Reading
+from woodpecker.logstore.settings import NodeSettings
+from woodpecker.runtime.runtime import Runtime
+
+TICK_S = 2.0
+CHUNK_RECORDS = 256  # of a checkpoint, put at once
+MOVE_BYTES = 4 << 20  # moved at once
+OLD_FILES = 4  # files this far back are old enough to have their rest moved
+LIVE_SHARE = 0.25  # at most so much of a file is moved
+HURRIED_SHARE = 0.5  # ... above the soft watermark
+RESERVE_SHARE = 8  # one part in so many of a file is kept for others than writers
+
+FINE, SOFT, HARD = 0, 1, 2
+
+_log = logging.getLogger("woodpecker.logstore")
+
+
+class Upkeep:
+    """See the module. Start ``run`` as a task.
+
+    Attributes:
+        pressure: as in ``Appended``.
+        room_bytes, used_bytes: of the disk, for this journal; as last measured.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        journal: Journal,
+        copies: Copies,
+        reading: Reading,
+        state: DiskState,
+        settings: NodeSettings,
+        runtime: Runtime,
+    ) -> None:
+        self.pressure = FINE
+        self.room_bytes = self.used_bytes = 0
+        self._disk = disk
+        self._journal = journal
+        self._copies = copies
+        self._reading = reading
+        self._settings = settings
+        self._runtime = runtime
+        self._eras = {name: era for era, name in enumerate(state.incarnations)}
+        self._wake = asyncio.Event()
+        self._checkpointed = 0  # file at whose head the last complete checkpoint began
+        self._stuck: dict[int, None] = {}  # files with a block that can no longer be read
+
+    def wake(self) -> None:
+        """Something may be due: a file was begun, copies were dropped."""
+        self._wake.set()
+
+    async def begin(self) -> None:
+        """Make the first files of this start and write its checkpoint. Raises: OSError, Unavailable."""
+        await self._journal.prepare(ahead=False)
+        await self._write_checkpoint()
+        await self._make_files()
+        self._measure()
+
+    async def run(self) -> None:
+        """For as long as the node lives; ends when its journal has failed."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._work()
+            except Unavailable:
+                return  # the journal has failed: the node stops
+            except OSError as error:
+                _log.warning("journal upkeep failed and is tried again: %s", error)
+
+    def admits(self, size_bytes: int) -> bool:
+        """Whether there is room for a block of a writer."""
+        journal = self._journal
+        return self.pressure < HARD and (
+            journal.has_next
+            or journal.room_bytes >= size_bytes + self._settings.file_bytes // RESERVE_SHARE
+        )
+
+    def admits_repair(self, size_bytes: int) -> bool:
+        """Whether there is room for a block that is repaired."""
+        journal = self._journal
+        least = self._settings.file_bytes // RESERVE_SHARE // 4
+        return journal.has_next or journal.room_bytes >= size_bytes + least
+
+    # --- steps ---
+
+    async def _work(self) -> None:
+        self._measure()
+        while await self._step():
+            self._measure()
+
+    async def _step(self) -> bool:
+        """Do the most urgent thing; False: nothing is due."""
+        if not self._journal.has_next and await self._make_files():
+            return True
+        if self._checkpointed < self._journal.current:
+            await self._write_checkpoint()
+            return True
+        return await self._delete_dead() or await self._move_rest()
+
+    async def _make_files(self) -> bool:
+        """Whether the current and the next file are there now."""
+        size = self._settings.file_bytes
+        limit = self._settings.journal_max_bytes
+        on_disk = sum(file.size_bytes for file in self._journal.files.values())
+        free = self._disk.free_bytes()[0]
+        fits = limit is None or on_disk + size <= limit
+        ahead = fits and free - self._settings.keep_free_bytes >= size
+        try:
+            await self._journal.prepare(ahead=ahead)
+        except OSError:
+            return False
+        return self._journal.has_next
+
+    def _measure(self) -> None:
+        """Set ``pressure`` by what is used of what could be used."""
+        settings, journal = self._settings, self._journal
+        on_disk = sum(file.size_bytes for file in journal.files.values())
+        unused = journal.room_bytes if journal.current in journal.files else 0
+        unused += settings.file_bytes if journal.has_next else 0
+        self.used_bytes = on_disk - unused
+        room = on_disk + max(0, self._disk.free_bytes()[0] - settings.keep_free_bytes)
+        if settings.journal_max_bytes is not None:
+            room = min(room, settings.journal_max_bytes)
+        self.room_bytes = max(0, room - settings.file_bytes)  # one file is always kept ahead
+        full = self.used_bytes / self.room_bytes if self.room_bytes else 1.0
+        self.pressure = (
+            HARD if full >= settings.hard_full else SOFT if full >= settings.soft_full else FINE
+        )
+
+    async def _write_checkpoint(self) -> None:
+        begun = self._journal.current
+        records = 0
+        for log in list(self._copies.logs.values()):
+            records += self._say(log)
+            if records >= CHUNK_RECORDS:
+                records = 0
+                await self._synced()
+                if not self._journal.has_next:
+                    await self._make_files()
+        self._journal.put(Kind.CHECKPOINT, segment_id=begun)
+        await self._synced()
+        self._checkpointed = begun
+
+    def _say(self, log: HeldLog) -> int:
+        """Put all that stands of one log; how many records that took."""
+        put, log_id = self._journal.put, log.log_id
+        if log.name:
+            put(Kind.NAME, log.name.encode(), log_id=log_id)
+        if log.floor:
+            put(Kind.FLOOR, log_id=log_id, segment_id=log.floor)
+        for copy in log.copies.values():
+            replica = copy.replica
+            put(
+                Kind.COPY, encode_copy(replica), era=self._eras[replica.incarnation], log_id=log_id,
+                segment_id=copy.segment_id, epoch=replica.epoch, block=replica.last,
+            )  # fmt: skip
+        return 2 + len(log.copies)
+
+    async def _delete_dead(self) -> bool:
+        numbers = self._dead()
+        if not numbers:
+            return False
+        await self._synced()  # the floors and moves that made them so
+        for number in self._dead():
+            file = self._journal.files.pop(number)
+            self._copies.uses.pop(number, None)
+            self._stuck.pop(number, None)
+            await file.close()
+            await self._disk.delete(number)
+        return True
+
+    def _dead(self) -> list[int]:
+        return [number for number in self._finished() if not self._live_bytes(number)]
+
+    def _finished(self) -> list[int]:
+        """Files that matter only for the blocks in them."""
+        before = min(self._checkpointed, self._journal.current)
+        return sorted(number for number in self._journal.files if number < before)
+
+    def _live_bytes(self, number: int) -> int:
+        use = self._copies.uses.get(number)
+        return 0 if use is None else use.live_bytes
+
+    async def _move_rest(self) -> bool:
+        """Write some blocks of a mostly dead file again; False: no file is worth it."""
+        if self.pressure >= HARD:
+            return False
+        number = next(filter(self._is_worth_moving, self._finished()), None)
+        if number is None:
+            return False
+        copy = next(iter(self._copies.use(number).copies), None)
+        if copy is None or not await self._move_copy(copy, number):
+            self._stuck[number] = None
+        return True
+
+    def _is_worth_moving(self, number: int) -> bool:
+        hurried = self.pressure >= SOFT
+        if number in self._stuck or (number > self._journal.current - OLD_FILES and not hurried):
+            return False
+        share = HURRIED_SHARE if hurried else LIVE_SHARE
+        return self._live_bytes(number) <= share * self._settings.file_bytes
+
+    async def _move_copy(self, copy: Copy, file: int) -> bool:
+        """Write the blocks that a copy has in a file again; whether all of them were."""
+        index, put, size, is_whole = copy.index, list[tuple[int, Place]](), 0, True
+        for number in [n for n in range(len(index)) if index.file(n) == file]:
+            try:
+                (block,) = await self._reading.load(copy, [number])
+            except Corrupt:
+                is_whole = False  # it stays where it is, and the file with it
+                continue
+            except Unavailable:
+                break  # dropped meanwhile
+            put.append((number, self._put_moved(copy, number, block)))
+            size += len(block)
+            if size >= MOVE_BYTES:
+                await self._moved(copy, file, put)
+                put, size = [], 0
+        await self._moved(copy, file, put)
+        return is_whole
+
+    def _put_moved(self, copy: Copy, number: int, block: Buffer) -> Place:
+        replica = copy.replica
+        return self._journal.put_block(
+            Kind.MOVED, memoryview(block), _ignore, is_placed=False,
+            era=self._eras[replica.incarnation], log_id=copy.log.log_id,
+            segment_id=copy.segment_id, epoch=replica.epoch, block=number,
+        )  # fmt: skip
+
+    async def _moved(self, copy: Copy, file: int, put: list[tuple[int, Place]]) -> None:
+        """From now on the blocks are looked for in their new places."""
+        if put:
+            await self._synced()
+        for number, place in put:
+            if not copy.is_dropped and copy.index.file(number) == file:
+                self._copies.moved(copy, number, place)
+
+    async def _synced(self) -> None:
+        """Wait until all that was put is synced; make the file that it is for, if that is missing."""
+        while self._journal.current not in self._journal.files:
+            if not await self._make_files():
+                await self._runtime.sleep_ms(TICK_S * 1000)
+        await self._journal.synced()
+
+
+def _ignore(_error: Exception | None) -> None:
+    """Upkeep waits for the sync, not for single records."""
