@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from woodpecker import access as access_module
 from woodpecker.access import make_access
@@ -125,6 +125,29 @@ def cluster_of(client: Client) -> Cluster:
 def open_objects(url: str | os.PathLike[str], **options: OptionValue) -> ObjectStore:
     """The bare object store of a URL, whether a Woodpecker store is there or not; for probing."""
     return _open_objects(parse_store_url(as_url(url), **options), SystemRuntime(), read_only=False)
+
+
+def public_store_url(url: str | os.PathLike[str]) -> str:
+    """The URL of a store as others can use it: without secrets, and without whose credentials to take."""
+    settings = parse_store_url(as_url(url))
+    return replace(settings, access_key_id="", profile="", service_account="").public_url
+
+
+def public_metadata_url(url: str | None) -> str:
+    """The URL of a metadata store as others can use it: without user, password and client key; "" for none."""
+    if url is None:
+        return ""
+    parts = urlsplit(url)
+    shared = [
+        option
+        for option in parts.query.split("&")
+        if option.partition("=")[0] not in {"cert_file", "key_file", ""}
+    ]
+    if shared != parts.query.split("&") and parts.query and not any("tls=" in o for o in shared):
+        shared.append("tls=true")
+    return urlunsplit(
+        (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "&".join(shared), "")
+    )
 
 
 def as_url(url: str | os.PathLike[str]) -> str:

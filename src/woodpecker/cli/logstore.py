@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,19 +54,23 @@ def serve(
 
 
 async def _serve(settings: ServiceSettings, *, as_json: bool) -> None:
-    import os
+    from woodpecker.cli.serving import done_before, stop_signals
+    from woodpecker.logstore.service import Service
 
-    from woodpecker.cli.serving import stop_signals
-    from woodpecker.logstore.service import serve
+    service = Service(settings)
 
-    def ready(facts: Ready) -> None:
-        _say_ready(facts, as_json=as_json)
+    async def start() -> None:
+        _say_ready(await service.start(), as_json=as_json)
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # what is loaded now stays: collections need not look at it again
         gc.set_threshold(*GC_THRESHOLDS)
 
     with stop_signals(at_second=lambda: os._exit(KILLED)) as stop:
-        await serve(settings, stop, ready)
+        try:
+            if await done_before(stop, start()):
+                await service.run(stop)
+        finally:
+            await service.close()
 
 
 def _settings(config: Config) -> ServiceSettings:
@@ -73,7 +78,7 @@ def _settings(config: Config) -> ServiceSettings:
     from woodpecker.logstore.service import make_settings
 
     values = {setting.name.replace("logstore.", ""): chosen.value for setting, chosen in config}
-    return make_settings(values)
+    return make_settings(values, os.environ)
 
 
 def _say_ready(facts: Ready, *, as_json: bool) -> None:
