@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from woodpecker.bench import loads
 from woodpecker.bench.figures import Slice
 from woodpecker.bench.machine import forget_peak, peak_rss_mb
+from woodpecker.bench.nodes import NodesMeter
 from woodpecker.bench.pairs import Measure, Pairs, Plan, measure
 from woodpecker.bench.payloads import Payloads
 from woodpecker.bench.raw_file import RawFile
+from woodpecker.bench.raw_quorum import RawQuorum, raw_quorum
 from woodpecker.bench.report import Row
 from woodpecker.bench.target import Target
 from woodpecker.client.client import Client
@@ -20,6 +23,7 @@ from woodpecker.client.writer import LogWriter
 SIZES = (100, 1024, 16_384, 1 << 20)
 IN_FLIGHT = (1, 8, 64, 1000)
 LATENCY_BYTES = 1024
+QUORUM_SIZES = (100, 1024, 16_384, 65_536, 262_144, 1 << 20)
 MODES = {"many": loads.many, "submit": loads.submit}
 
 Load = Callable[[LogWriter, Payloads, float], Awaitable[Slice]]
@@ -45,57 +49,60 @@ class _Limits:
 
     throughput: Measure
     latency: Measure
-    close: Callable[[], None]
     note: str
 
 
 async def run(target: Target, wanted: AppendPlan, say: Say) -> list[Row]:
     """All rows. Raises: errors of the store."""
-    limits = _limits(target)
-    try:
-        async with target.connect(background=wanted.background) as client:
-            bench = _Bench(target, client, limits, wanted.plan, say)
-            rows = [Row(name=limits.note, figures={})]
-            for size in wanted.sizes:
-                rows += [await bench.throughput(mode, size) for mode in wanted.modes]
-            for tasks in wanted.in_flight:
-                rows.append(await bench.waiting(tasks, wanted.in_flight_bytes))
-            for rate in wanted.rates:
-                rows.append(await bench.open_loop(rate, wanted.in_flight_bytes))
-            return rows
-    finally:
-        limits.close()
+    connected = target.connect(background=wanted.background)
+    async with _limits(target) as limits, connected as client:
+        bench = _Bench(target, client, limits, wanted, say)
+        rows = [Row(name=limits.note, figures={})]
+        for size in wanted.sizes:
+            rows += [await bench.throughput(mode, size) for mode in wanted.modes]
+        for tasks in wanted.in_flight:
+            rows.append(await bench.waiting(tasks, wanted.in_flight_bytes))
+        for rate in wanted.rates:
+            rows.append(await bench.open_loop(rate, wanted.in_flight_bytes))
+        return rows
 
 
-def _limits(target: Target) -> _Limits:
-    if target.directory is None or not target.is_file:
+@asynccontextmanager
+async def _limits(target: Target) -> AsyncIterator[_Limits]:
+    if target.directory is not None and target.nodes is not None:
+        async with raw_quorum(target.directory, len(target.nodes.processes)) as sinks:
+            yield _blocking(sinks)
+    elif target.directory is not None and target.is_file:
+        disk = RawFile(target.directory.with_name(f"{target.directory.name}.raw"))
+        try:
+            yield _blocking(disk)
+        finally:
+            disk.close()
+    else:
         raw = target.raw()
-        return _Limits(
-            throughput=raw.puts,
-            latency=raw.small_puts,
-            close=lambda: None,
-            note="limit: PUTs of 4 MiB, 8 at once; one at a time: PUTs of 1 KiB",
-        )
-    disk = RawFile(target.directory.with_name(f"{target.directory.name}.raw"))
-    note = disk.choose()
+        note = "limit: PUTs of 4 MiB, 8 at once; one at a time: PUTs of 1 KiB"
+        yield _Limits(throughput=raw.puts, latency=raw.small_puts, note=note)
 
+
+def _blocking(raw: RawFile | RawQuorum) -> _Limits:
     async def throughput(seconds: float) -> Slice:
-        return disk.throughput(seconds)
+        return raw.throughput(seconds)
 
     async def latency(seconds: float) -> Slice:
-        return disk.latency(seconds)
+        return raw.latency(seconds)
 
-    return _Limits(throughput=throughput, latency=latency, close=disk.close, note=note)
+    return _Limits(throughput=throughput, latency=latency, note=raw.choose())
 
 
 class _Bench:
     def __init__(
-        self, target: Target, client: Client, limits: _Limits, plan: Plan, say: Say
+        self, target: Target, client: Client, limits: _Limits, wanted: AppendPlan, say: Say
     ) -> None:
         self._target = target
         self._client = client
         self._limits = limits
-        self._plan = plan
+        self._plan = wanted.plan
+        self._may_roll = wanted.background
         self._say = say
         self._count = 0
 
@@ -138,8 +145,12 @@ class _Bench:
         self._say(name)
         self._count += 1
         self._target.requests.by_op.clear()
-        log = await self._target.create_log(self._client, f"bench-{self._count}")
+        log = await self._target.create_log(
+            self._client, f"bench-{self._count}", may_roll=self._may_roll
+        )
         payloads = Payloads(size)
+        nodes = self._target.nodes
+        meter = None if nodes is None else await NodesMeter.start(nodes)
         forget_peak()
         async with await log.open_writer() as writer:
 
@@ -148,7 +159,10 @@ class _Bench:
 
             pairs = await measure(ours, limit, self._plan)
         figures = pairs.figures() | {"peak_rss_mb": peak_rss_mb()}
-        if not self._target.is_file:
+        if meter is not None:
+            figures |= await meter.figures(pairs.volume_bytes)
+            await self._client.delete_log(log.name)  # so that nodes do not seal it meanwhile
+        elif not self._target.is_file:
             figures |= self._target.requests.figures(pairs.volume_bytes)
         return pairs, figures
 

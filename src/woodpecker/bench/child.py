@@ -1,11 +1,13 @@
-"""Second processes of bench runs: a reader that follows, a writer that is killed."""
+"""Second processes of bench runs: a reader that follows, a writer that is killed, a raw sink."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 from woodpecker.app import connect
+from woodpecker.bench import sink
 from woodpecker.bench.machine import now
 from woodpecker.bench.payloads import Payloads
 from woodpecker.errors import Overloaded
@@ -46,10 +48,13 @@ async def write(url: str, log: str, volume_bytes: int, size: int, in_flight: int
 
 
 def main(argv: list[str]) -> None:
-    """``follow URL LOG COUNT`` or ``write URL LOG BYTES SIZE IN_FLIGHT``."""
+    """``follow URL LOG COUNT``, ``write URL LOG BYTES SIZE IN_FLIGHT`` or ``sink FILE``."""
     match argv:
         case ["follow", url, log, count]:
             asyncio.run(follow(url, log, int(count)))
+        case ["sink", path]:
+            print("ready", flush=True)
+            sink.serve(Path(path))
         case ["write", url, log, volume, size, in_flight]:
             asyncio.run(write(url, log, int(volume), int(size), int(in_flight)))
         case _:

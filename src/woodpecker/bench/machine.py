@@ -8,8 +8,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_DESCRIPTORS = Path("/proc/self/fd")
+_PROC = Path("/proc")
+_TICKS = os.sysconf("SC_CLK_TCK")
+OWN = "self"
 
 
 def now() -> float:
@@ -22,39 +23,50 @@ def cpu_seconds() -> float:
     return time.process_time()
 
 
+def cpu_seconds_of(pid: int) -> float:
+    """Processor time of another process so far; 0 where the system does not tell."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
 def load_average() -> tuple[float, float, float]:
     """Over 1, 5 and 15 minutes."""
     return os.getloadavg()
 
 
-def forget_peak() -> None:
+def forget_peak(pid: int | str = OWN) -> None:
     """Let ``peak_rss_mb`` count from now on, where the system can."""
     with suppress(OSError):
-        _CLEAR.write_text("5")
+        (_PROC / str(pid) / "clear_refs").write_text("5")
 
 
-def peak_rss_mb() -> float:
-    """Most memory (10^6 bytes) this process had resident since ``forget_peak``."""
-    value = _status("VmHWM")
-    return value or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def peak_rss_mb(pid: int | str = OWN) -> float:
+    """Most memory (10^6 bytes) the process had resident since ``forget_peak``."""
+    value = _status(pid, "VmHWM")
+    if value or pid != OWN:
+        return value
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def rss_mb() -> float:
+def rss_mb(pid: int | str = OWN) -> float:
     """Resident memory now, 10^6 bytes."""
-    return _status("VmRSS")
+    return _status(pid, "VmRSS")
 
 
-def open_descriptors() -> int:
-    """Descriptors of this process, where the system tells; else 0."""
+def open_descriptors(pid: int | str = OWN) -> int:
+    """Descriptors of the process, where the system tells; else 0."""
     try:
-        return len(os.listdir(_DESCRIPTORS))
+        return len(os.listdir(_PROC / str(pid) / "fd"))
     except OSError:
         return 0
 
 
-def _status(name: str) -> float:
+def _status(pid: int | str, name: str) -> float:
     with suppress(OSError):
-        for line in _STATUS.read_text().splitlines():
+        for line in (_PROC / str(pid) / "status").read_text().splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024 / 1e6
     return 0.0

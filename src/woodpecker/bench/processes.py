@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from woodpecker.errors import Unavailable
 
 _SOURCE = str(Path(__file__).resolve().parents[2])
 LINE_LIMIT_BYTES = 64 << 20
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def child_environment() -> dict[str, str]:
@@ -22,13 +24,19 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+def end_with_parent() -> None:
+    """For ``preexec_fn``: a process that does not outlive a bench that was killed."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 @asynccontextmanager
 async def child(*args: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """``bench.child`` with ``args``, once it is ready; killed at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "woodpecker.bench.child", *args,
         stdout=asyncio.subprocess.PIPE, env=child_environment(),
-        limit=LINE_LIMIT_BYTES,
+        limit=LINE_LIMIT_BYTES, preexec_fn=end_with_parent,
     )  # fmt: skip
     try:
         assert process.stdout is not None

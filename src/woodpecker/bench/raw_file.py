@@ -19,23 +19,61 @@ BLOCK_SIZES = (1 << 20, 4 << 20, 8 << 20)
 SMALL_BYTES = 4096
 FILE_BYTES = 128 << 20
 TRY_SECONDS = 0.15
+DIRECT, DSYNC = "O_DIRECT+fdatasync", "RWF_DSYNC"
+
+
+class SyncedFile:
+    """One file that was written before, and the ways to write it durably here. Everything blocks.
+
+    Attributes:
+        methods: those that this file system can do.
+    """
+
+    def __init__(self, path: Path, *, size_bytes: int = FILE_BYTES) -> None:
+        self.path = path
+        self._size = size_bytes
+        self._at = 0
+        self._descriptors = {DIRECT: _open(path, direct=True), DSYNC: _open(path, direct=False)}
+        for method in [name for name, fd in self._descriptors.items() if fd < 0]:
+            del self._descriptors[method]
+        self.methods = tuple(self._descriptors)
+        self._fill()
+
+    def write(self, method: str, data: memoryview) -> None:
+        """Write and sync, behind the last write or at the beginning again. Whole, aligned pages only."""
+        if self._at + len(data) > self._size:
+            self._at = 0
+        fd = self._descriptors[method]
+        if method == DSYNC:
+            os.pwritev(fd, [data], self._at, os.RWF_DSYNC)
+        else:
+            os.pwrite(fd, data, self._at)
+            os.fdatasync(fd)
+        self._at += len(data)
+
+    def close(self) -> None:
+        """Close and remove the file."""
+        for fd in self._descriptors.values():
+            os.close(fd)
+        self.path.unlink(missing_ok=True)
+
+    def _fill(self) -> None:
+        fd = next(iter(self._descriptors.values()))
+        zeros = mmap.mmap(-1, 1 << 20)  # aligned
+        for at in range(0, self._size, len(zeros)):
+            os.pwrite(fd, memoryview(zeros)[: self._size - at], at)
+        os.fsync(fd)
 
 
 class RawFile:
     """One scratch file, written before. Everything blocks."""
 
     def __init__(self, path: Path, *, size_bytes: int = FILE_BYTES) -> None:
-        self.path = path
         self._size = size_bytes
         self._buffer = mmap.mmap(-1, max(BLOCK_SIZES))
         self._buffer.write(os.urandom(len(self._buffer)))
         self._view = memoryview(self._buffer)
-        self._descriptors = {"O_DIRECT+fdatasync": _open(path, direct=True)}
-        self._descriptors["RWF_DSYNC"] = _open(path, direct=False)
-        for method in [name for name, fd in self._descriptors.items() if fd < 0]:
-            del self._descriptors[method]
-        self._at = 0
-        self._fill()
+        self._file = SyncedFile(path, size_bytes=size_bytes)
         self._large = ("", 0)
         self._small = ""
 
@@ -43,14 +81,14 @@ class RawFile:
         """Find the best method and size; returns what was found, for people."""
         tried = {
             (method, size): self._write(method, size, TRY_SECONDS).mb_s
-            for method in self._descriptors
+            for method in self._file.methods
             for size in BLOCK_SIZES
             if size <= self._size
         }
         self._large = max(tried, key=tried.__getitem__)
         small = {
             method: self._write(method, SMALL_BYTES, TRY_SECONDS).entries
-            for method in self._descriptors
+            for method in self._file.methods
         }
         self._small = max(small, key=small.__getitem__)
         method, size = self._large
@@ -66,24 +104,16 @@ class RawFile:
 
     def close(self) -> None:
         """Close and remove the file."""
-        for fd in self._descriptors.values():
-            os.close(fd)
+        self._file.close()
         self._view.release()
         self._buffer.close()
-        self.path.unlink(missing_ok=True)
-
-    def _fill(self) -> None:
-        fd = next(iter(self._descriptors.values()))
-        for at in range(0, self._size, len(self._view)):
-            os.pwrite(fd, self._view[: min(len(self._view), self._size - at)], at)
-        os.fsync(fd)
 
     def _write(self, method: str, size: int, seconds: float) -> Slice:
         done = Slice()
         cpu, begin = cpu_seconds(), now()
         end = last = begin
         while end - begin < seconds:
-            self._write_one(method, size)
+            self._file.write(method, self._view[:size])
             end = now()
             done.entries += 1
             done.bytes += size
@@ -91,17 +121,6 @@ class RawFile:
             last = end
         done.seconds, done.cpu_seconds = end - begin, cpu_seconds() - cpu
         return done
-
-    def _write_one(self, method: str, size: int) -> None:
-        if self._at + size > self._size:
-            self._at = 0
-        fd, view = self._descriptors[method], self._view[:size]
-        if method == "RWF_DSYNC":
-            os.pwritev(fd, [view], self._at, os.RWF_DSYNC)
-        else:
-            os.pwrite(fd, view, self._at)
-            os.fdatasync(fd)
-        self._at += size
 
 
 def _open(path: Path, *, direct: bool) -> int:

@@ -12,8 +12,10 @@ from collections import Counter as Tally
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from woodpecker.app import connect
+from woodpecker.bench.nodes import Nodes, started_nodes
 from woodpecker.bench.raw_object import RawStore
 from woodpecker.client.client import Client
 from woodpecker.client.log import Log
@@ -24,6 +26,7 @@ from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.storage.cloud import CloudObjectStore
 from woodpecker.storage.url import StoreSettings, parse_store_url
 
+NEVER_FULL: dict[str, Any] = {"segment_max_bytes": 16 << 30, "segment_max_blocks": 1_000_000}
 _WRITES = ("create", "replace", "write_stream")
 
 
@@ -53,29 +56,38 @@ class Requests(Silent):
 class Target:
     """The scratch store.
 
-    ``directory``: where it lies on this machine; None for a bucket. ``storage``: URL of a bucket that
-    gets the segments while metadata stays in the directory, else None.
+    Attributes:
+        directory: where it lies on this machine; None for a bucket.
+        storage: URL of a bucket that gets the segments while metadata stays in the directory, else None.
+        nodes: LogStore nodes that run for this store; logs are of kind quorum then.
     """
 
     def __init__(self, url: str, directory: Path | None, storage: str | None = None) -> None:
         self.url = url
         self.directory = directory
         self.storage = storage
+        self.nodes: Nodes | None = None
         self.settings: StoreSettings = parse_store_url(storage or url)
         self.requests = Requests()
 
     @property
     def is_file(self) -> bool:
         """Whether open segments are local files."""
-        return self.directory is not None and self.storage is None
+        return self.directory is not None and self.storage is None and self.nodes is None
 
     def connect(self, *, background: bool = True) -> Client:
         """A client of the scratch store, not open yet."""
         observer = SILENT if self.is_file else self.requests
         return connect(self.url, background=background, observer=observer)
 
-    async def create_log(self, client: Client, name: str) -> Log:
-        """A new log that keeps its segments where they are to be measured."""
+    async def create_log(self, client: Client, name: str, *, may_roll: bool = True) -> Log:
+        """A new log that keeps its segments where they are to be measured.
+
+        ``may_roll``: nodes seal each full segment at once; without, none gets full.
+        """
+        if self.nodes is not None:
+            limits = {} if may_roll else NEVER_FULL
+            return await client.create_log(name, mode="quorum", **limits)
         log = await client.create_log(name)
         if self.storage is not None:
             await log.alter(mode="object", storage=self.storage)
@@ -99,11 +111,23 @@ class Target:
 
 
 @asynccontextmanager
-async def open_target(url: str, storage: str | None = None) -> AsyncIterator[Target]:
-    """A scratch store below ``url``. Raises: InvalidRequest: not a directory or bucket."""
+async def open_target(
+    url: str, storage: str | None = None, *, nodes: int = 0
+) -> AsyncIterator[Target]:
+    """A scratch store below ``url``, with LogStore nodes if wanted.
+
+    Raises: InvalidRequest: not a directory or bucket; nodes elsewhere than on a directory.
+    """
     target = make_target(url, storage)
     try:
-        yield target
+        if not nodes:
+            yield target
+        elif target.directory is None or storage is not None:
+            raise InvalidRequest("--nodes needs a directory: give --store DIR")
+        else:
+            async with started_nodes(target.directory, nodes) as target.nodes:
+                target.url = target.nodes.url
+                yield target
     finally:
         await target.remove()
 
