@@ -112,7 +112,7 @@ class QuorumSource:
             last = shown.blocks[-1].header
             max_bytes = min(2 * max_bytes, MOST_BYTES)
             coming: asyncio.Task[_Shown] | None = None
-            if last.number < shown.last:
+            if last.number < self._last(shown):
                 work = self._fetch(last.number + 1, last.end_seq, last.digest, max_bytes)
                 coming = self._runtime.spawn(work, "prefetch")
             try:
@@ -204,6 +204,14 @@ class QuorumSource:
         if writer is not None:
             known = writer.pipeline.lac, writer.visible_seq
         return known is not None and (known[0] >= first if first != NO_BLOCK else known[1] > seq)
+
+    def _last(self, shown: _Shown) -> int:
+        """Last block that some member can show, after what one of them has shown."""
+        if self._end is not None:
+            return self._end.block
+        known, limit = self._confirmed.of(self._key), self._limit
+        seen = NO_BLOCK if known is None else known[0]
+        return max(shown.last, seen, NO_BLOCK if limit is None else limit)
 
     def _note(self, message: Blocks) -> None:
         if self._end is None and message.visible is not None and message.last != NO_BLOCK:
@@ -313,19 +321,13 @@ class QuorumSource:
         """The seq after the last visible entry, as the first member says that answers."""
         failed = []
         for index in self._members():
-            request = Read(target=self._copies.targets[index], first=self._next)
             try:
-                answer = await self._copies.ask(index, request)
+                return await self._visible_at(index)
             except NotFound:
                 raise
             except WoodpeckerError as error:
                 failed.append(str(error))
                 self._demote(index)
-                continue
-            assert isinstance(answer.message, Blocks)
-            self._note(answer.message)
-            visible = answer.message.visible
-            return self._base_seq if visible is None else visible
         raise Unavailable(f"{self._copies}: {'; '.join(failed)}")
 
     async def _poll(self, seq: int, wait_ms: int) -> bool:
@@ -358,23 +360,28 @@ class QuorumSource:
         raise Unavailable(f"{self._copies}: {'; '.join(failed)}")
 
     async def _is_behind(self, index: int, seq: int) -> bool:
-        """A wait at one member came to nothing: does another one, that can be reached, show more?"""
-        for other in self._members():
-            if other == index or self._copies.peers[other].link is None:
-                continue
-            request = Read(target=self._copies.targets[other], first=self._next)
-            try:
-                answer = await self._copies.ask(other, request)
-            except NotFound:
-                raise
-            except WoodpeckerError:
-                continue
-            assert isinstance(answer.message, Blocks)
-            self._note(answer.message)
-            if (answer.message.visible or 0) > seq:
-                self._demote(index)
-                return True
-        return False
+        """A wait at one member came to nothing: do the others show more?"""
+        others = [other for other in self._members() if other != index]
+        shown = await asyncio.gather(
+            *(self._visible_at(other) for other in others), return_exceptions=True
+        )
+        for answer in shown:
+            if isinstance(answer, NotFound):
+                raise answer
+            if isinstance(answer, BaseException) and not isinstance(answer, WoodpeckerError):
+                raise answer
+        is_behind = any(isinstance(visible, int) and visible > seq for visible in shown)
+        if is_behind:
+            self._demote(index)
+        return is_behind
+
+    async def _visible_at(self, index: int) -> int:
+        """The seq after the last visible entry, as one member says. Raises: as ``Copies.ask``."""
+        request = Read(target=self._copies.targets[index], first=self._next)
+        message = (await self._copies.ask(index, request)).message
+        assert isinstance(message, Blocks)
+        self._note(message)
+        return self._base_seq if message.visible is None else message.visible
 
     async def _in_time(self, moved: asyncio.Future[None], left_ms: float) -> bool:
         try:

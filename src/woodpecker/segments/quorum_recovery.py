@@ -345,25 +345,35 @@ class Recovery:
     async def _sound_run(self, members: Sequence[int], end: int) -> tuple[Block | None, _Run]:
         """The last block of the longest sound run from block 0 on, read from all of them together."""
         run, last = _Run(), None
-        waiting = list(members)
-        first = 0
         before = bytes.fromhex(self._copies.ref.segment.prev_digest)
-        while waiting and first <= end:
-            try:
-                blocks = await self._copies.read(waiting[0], first, limit=end)
-            except WoodpeckerError as error:
-                self._why[waiting[0]] = str(error)
-                blocks = []
-            if blocks and blocks[0].header.prev_digest != before:
-                blocks = []
-            if not blocks:
+        waiting, max_bytes = list(members), MAX_READ_BYTES  # who has not failed at the next block
+        while waiting:
+            first = 0 if last is None else last.header.number + 1
+            blocks = await self._sound_blocks(waiting[0], first, end, before, max_bytes)
+            if blocks:
+                for block in blocks:
+                    run.add(block)
+                last, before = blocks[-1], blocks[-1].header.digest
+                waiting = [waiting[0], *(index for index in members if index != waiting[0])]
+            elif max_bytes > 1:
+                max_bytes = 1  # one by one up to the damage
+            else:
                 del waiting[0]
-                continue
-            for block in blocks:
-                run.add(block)
-            last = blocks[-1]
-            first, before = last.header.number + 1, last.header.digest
+                max_bytes = MAX_READ_BYTES
         return last, run
+
+    async def _sound_blocks(
+        self, index: int, first: int, end: int, before: bytes, max_bytes: int
+    ) -> list[Block]:
+        """Blocks of one member that continue the run; none: it has no sound ones."""
+        if first > end:
+            return []
+        try:
+            blocks = await self._copies.read(index, first, limit=end, max_bytes=max_bytes)
+        except WoodpeckerError as error:
+            self._why[index] = str(error)
+            return []
+        return blocks if blocks and blocks[0].header.prev_digest == before else []
 
 
 @dataclass(slots=True)

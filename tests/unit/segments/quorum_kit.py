@@ -73,7 +73,7 @@ class FakeNode:
     Attributes:
         sync_ms: how long one sync takes; None: never done, until it is set and ``sync`` called.
         pressure: told with every answer; 2: blocks are refused.
-        is_mute: requests are taken and never answered.
+        is_mute: requests are taken and never answered. refuses: this type of request fails.
         seen: number of requests by type.
     """
 
@@ -87,6 +87,7 @@ class FakeNode:
         self.sync_ms: float | None = 0.1
         self.pressure = 0
         self.is_mute = False
+        self.refuses = ""
         self.seen: Counter[str] = Counter()
         self.uploads: list[Upload] = []
         self._queue: list[Callable[[], None]] = []
@@ -156,6 +157,9 @@ class FakeNode:
     def handle(self, request: Request, payload: memoryview, responder: Responder) -> None:
         self.seen[type(request).__name__] += 1
         if self.is_mute:
+            return
+        if type(request).__name__ == self.refuses:
+            responder.reply(Refused(code="unavailable", text="not now"))
             return
         match request:
             case Append():
@@ -436,7 +440,7 @@ class FakeCluster:
         self.network = MemoryNetwork(self.runtime, Conditions(delay_ms=(0.05, 0.05)))
         self.replicas = replicas
         self.nodes = {
-            f"n{number}": FakeNode(self, f"n{number}", zones[number % len(zones)])
+            f"n{number}": FakeNode(self, f"n{number}", zones[(number - 1) % len(zones)])
             for number in range(1, count + 1)
         }
         self.stores: list[QuorumSegments] = []
