@@ -6,10 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 
 import pytest
+import pytest_asyncio
 from tests.unit.segments.quorum_kit import FakeCluster
 
+from woodpecker.codec.messages import Request, Tell
+from woodpecker.core.keeping import FORGET_ALL
+from woodpecker.logstore.node import Node
+from woodpecker.logstore.settings import NodeSettings
+from woodpecker.rpc.base import Responder
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.segments.file import FileSegments
 from woodpecker.segments.object import ObjectSegments
@@ -19,6 +26,7 @@ from woodpecker.storage.memory import MemoryBucket, MemoryObjectStore
 from woodpecker.storage.url import parse_store_url
 from woodpecker.testing.conformance.segment_store import SegmentStoreSuite
 from woodpecker.testing.servers.seaweed import SeaweedServer
+from woodpecker.testing.sim_disk import SimDisk
 
 RUNTIME = SystemRuntime()
 
@@ -79,3 +87,37 @@ class TestQuorumOnSmallNodes(SegmentStoreSuite):
             return cluster.store(f"client {len(cluster.stores)}")
 
         return open_one
+
+
+class Forgetful:
+    """A node that takes all it holds for deleted as soon as a client tells it that something moved."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.welcome, self.allocate = node.welcome, node.allocate
+
+    def handle(self, request: Request, payload: memoryview, responder: Responder) -> None:
+        self._node.handle(request, payload, responder)
+        if isinstance(request, Tell):
+            for log_id, _ in self._node.held_logs():
+                RUNTIME.spawn(self._node.set_floor(log_id, FORGET_ALL), "forget")
+
+
+class TestQuorum(SegmentStoreSuite):
+    """On real nodes, with disks in memory."""
+
+    lags = True
+
+    @pytest_asyncio.fixture
+    async def open_store(self):
+        cluster = FakeCluster(3, runtime=RUNTIME)
+        nodes: list[Node] = []
+        for name, fake in cluster.nodes.items():
+            disk = SimDisk(random.Random(0), capacity_bytes=1 << 28)
+            settings = NodeSettings(node=name, file_bytes=16 << 20, keep_free_bytes=0)
+            nodes.append(await Node.open(disk.open(), RUNTIME, settings=settings))
+            fake.disk.incarnation = nodes[-1].identity.incarnation
+            cluster.network.serve(name, Forgetful(nodes[-1]))
+        yield lambda: cluster.store(f"client {len(cluster.stores)}")
+        for node in nodes:
+            await node.close()
