@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-QUICK_START = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Quick start")[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 STORE = "/tmp/woodpecker-quickstart"
+
+
+def _section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+QUICK_START = _section("Quick start")
 
 
 def _blocks(document: str, language: str) -> list[str]:
@@ -71,3 +80,42 @@ def test_the_commands_of_the_command_lines_document(env: dict[str, str], tmp_pat
     commands = _blocks(text, "")[0].replace("woodpecker read orders --follow\n", "")
     lines = _run(["sh", "-e"], commands, env, tmp_path).splitlines()
     assert lines[1:] == ["3 entries appended to orders: seq 0 .. 2", "packed", "shipped"]
+
+
+def test_the_readmes_cluster(env: dict[str, str], tmp_path: Path) -> None:
+    start, use = _blocks(_section("A cluster on your machine"), "sh")
+    port = _three_free_ports()
+    env = {**env, "WOODPECKER_STORE": ""}
+    start = start.replace("7101", str(port)).replace("/tmp/woodpecker-cluster", str(tmp_path / "c"))
+    for number in range(3):
+        use = use.replace(str(7101 + number), str(port + number))
+    cluster = subprocess.Popen(
+        start.split(), env=env, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert cluster.stdout is not None
+    try:
+        with cluster.stdout:
+            assert any(line.startswith("ready: wp://") for line in cluster.stdout)
+            lines = _run(["sh", "-e"], use, env, tmp_path).splitlines()
+    finally:
+        cluster.send_signal(signal.SIGINT)
+        assert cluster.wait(60) == 0
+    assert lines[1] == "2 entries appended to events: seq 0 .. 1"
+    assert any(" quorum " in line and " closed " in line for line in lines)
+    assert lines[-2:] == ["started", "stopped"]
+
+
+def _three_free_ports() -> int:
+    """The first of three, below those from which the system picks by itself."""
+    for port in range(23_000, 32_000, 7):
+        probes = [socket.socket() for _ in range(3)]
+        try:
+            for number, probe in enumerate(probes):
+                probe.bind(("127.0.0.1", port + number))
+        except OSError:
+            continue
+        finally:
+            for probe in probes:
+                probe.close()
+        return port
+    raise AssertionError("no three free ports in a row")

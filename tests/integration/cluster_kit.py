@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,11 +32,13 @@ def clean_env(**more: str) -> dict[str, str]:
     return {**keep, "PYTHONPATH": str(SRC), **more}
 
 
-def command(*args: str, stdin: bytes = b"", code: int = 0) -> bytes:
+def command(
+    *args: str, stdin: bytes = b"", code: int = 0, env: dict[str, str] | None = None
+) -> bytes:
     """Run the command line to its end; its output, or the one line of its error."""
     done = subprocess.run(
         [*COMMAND, *args],
-        env=clean_env(),
+        env=env or clean_env(),
         input=stdin,
         capture_output=True,
         check=False,
@@ -91,12 +94,12 @@ class Process:
             return False
         return stat.rpartition(")")[2].split()[0] != "Z"
 
-    async def start(self, *, ready: bool = True, argv: list[str] | None = None) -> None:
+    async def start(self, *, ready: bool = True, env: dict[str, str] | None = None) -> None:
         """Start it again with its own command line."""
         assert not self.is_running
         with self.log.open("ab") as log:
             self._own = subprocess.Popen(
-                argv or self.argv, cwd=self._cwd, env=clean_env(), stdin=subprocess.DEVNULL,
+                self.argv, cwd=self._cwd, env=env or clean_env(), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log,
             )  # fmt: skip
         self.pid = self._own.pid
@@ -197,13 +200,19 @@ class DevCluster:
 
 
 @contextlib.asynccontextmanager
-async def dev_cluster(directory: Path, *flags: str) -> AsyncIterator[DevCluster]:
+async def dev_cluster(
+    directory: Path, *flags: str, keep: bool = False
+) -> AsyncIterator[DevCluster]:
+    """A cluster in a directory of ``directory``; ``keep``: it goes on in another one."""
     cluster = DevCluster(directory / "cluster", *flags)
     try:
         await cluster.start()
         yield cluster
     finally:
         await cluster.stop()
+        for node in cluster.nodes:  # journals are large, and pytest keeps directories for a while
+            if not keep:
+                shutil.rmtree(node.flag("dir"), ignore_errors=True)
 
 
 class Load:

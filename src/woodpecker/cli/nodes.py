@@ -92,7 +92,16 @@ def show(ctx: typer.Context, node: NodeName) -> None:
     for name in ("started_at_ms", "beat_at_ms"):
         found[name.removesuffix("_ms")] = time_text(found.pop(name))
     found["unsealed_bytes"] = bytes_text(found["unsealed_bytes"])
-    print_facts(found | {name: value for name, value in status.items() if name not in found})
+    print_facts(found | {n: _text(value) for n, value in status.items() if n not in found})
+
+
+def _text(value: object) -> object:
+    """A fact on one line; what has many parts is for JSON."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    if isinstance(value, list):
+        return f"{len(value)} (see --output json)" if value else None
+    return value
 
 
 def drain(

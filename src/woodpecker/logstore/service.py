@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.store_marker import store_at
 
 CLOSE_TIMEOUT_S = 15.0
+MAX_FENCES = 100  # told of one by one
 ANY_HOST = ("0.0.0.0", "::")  # noqa: S104  compared with, not listened on
 
 _log = logging.getLogger("woodpecker.logstore")
@@ -350,5 +352,23 @@ class Service:
             "beat_age_ms": None if session is None else round(session.beat_age_ms),
             "connections": 0 if server is None else server.connections,
             "unanswered_bytes": 0 if server is None else server.unanswered_bytes,
-            **({} if self._node is None else self._node.status()),
+            **({} if self._node is None else _with_lag(self._node)),
         }
+
+
+def _with_lag(node: Node) -> dict[str, Any]:
+    """The node's status; for each log how far its newest copy is behind, and which copies are fenced, why."""
+    status = node.status()
+    for log in status["largest_logs"]:
+        log["lag_blocks"] = max(0, log["newest"]["lac"] - log["newest"]["synced"])
+    fenced = ((copy, fence) for copy in node.copies.all() if (fence := copy.replica.fence))
+    status["fences"] = [
+        {
+            "log": copy.log.name,
+            "segment_id": copy.segment_id,
+            "epoch": fence.epoch,
+            "reason": fence.reason,
+        }
+        for copy, fence in islice(fenced, MAX_FENCES)
+    ]
+    return status
