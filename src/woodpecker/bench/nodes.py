@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from woodpecker.bench.machine import cpu_seconds_of, forget_peak, open_descriptors, peak_rss_mb
+from woodpecker.bench.machine import (
+    cpu_seconds_of,
+    forget_peak,
+    open_descriptors,
+    peak_rss_mb,
+    rss_mb,
+)
 from woodpecker.bench.processes import child_environment, end_with_parent
 from woodpecker.errors import Unavailable
 
@@ -60,6 +66,10 @@ class Nodes:
         """Of the largest node."""
         return max(peak_rss_mb(process.pid) for process in self.processes)
 
+    def rss_mb(self) -> float:
+        """Of the largest node, now."""
+        return max(rss_mb(process.pid) for process in self.processes)
+
     def open_descriptors(self) -> int:
         """Of the node that has most."""
         return max(open_descriptors(process.pid) for process in self.processes)
@@ -67,7 +77,7 @@ class Nodes:
     async def syncs(self) -> int:
         """How often the busiest node has synced its disk so far."""
         found = await asyncio.gather(*(process.status() for process in self.processes))
-        return max(int(status["journal"]["syncs"]) for status in found)
+        return max(int(status["sync"]["count"]) for status in found)
 
 
 class NodesMeter:

@@ -29,7 +29,7 @@ async def run(target: Target, wanted: OpenPlan, say: Say) -> list[Row]:
     """One row: the median of ``open_writer`` and of the first append behind it."""
     opened, appended, raw = [], [], []
     for number in range(wanted.repeats):
-        name = f"bench-{number}"
+        name = f"bench-open-{number}"
         say(f"open {number + 1} of {wanted.repeats}: writing {size_text(wanted.volume_bytes)}")
         arguments = (str(wanted.volume_bytes), str(wanted.size), str(wanted.in_flight))
         async with child("write", target.url, name, *arguments):

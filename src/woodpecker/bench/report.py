@@ -12,7 +12,10 @@ from woodpecker.bench.figures import change
 from woodpecker.errors import InvalidRequest
 
 FORMAT = 1
-_PLAIN = {"pairs", "creates", "gets", "lists", "peak_rss_mb", "open_fds", "late"}
+_PLAIN = {
+    "pairs", "creates", "gets", "lists", "peak_rss_mb", "open_fds", "late", "missed", "tasks",
+    "node_fds", "node_syncs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +73,9 @@ def lines(report: Report) -> list[str]:
     ]
     for row in report.rows:
         ratio = "" if row.ratio is None else f"  ratio {row.ratio:.2f}"
-        found.append(f"{row.name:<34}{_figures(row.figures)}{ratio}")
+        found.append(f"{row.name:<40} {_figures(row.figures)}{ratio}")
         if row.limit:
-            found.append(f"{'  limit':<34}{_figures(row.limit)}")
+            found.append(f"{'  limit':<40} {_figures(row.limit)}")
         if row.note:
             found.append(f"{'':<4}{row.note}")
     return found
@@ -90,7 +93,7 @@ def compare(old: Report, new: Report) -> list[str]:
         if was.ratio and row.ratio:
             changes = {"ratio": row.ratio / was.ratio - 1, **changes}
         text = "  ".join(f"{name} {value:+.0%}" for name, value in changes.items())
-        found.append(f"{row.name:<34}{text}")
+        found.append(f"{row.name:<40} {text}")
     return found or ["the two reports have no row in common"]
 
 

@@ -31,6 +31,10 @@ Server: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="seaweed|localbucket", help="start this object store for the run instead"),
 ]
+NodeCount: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--nodes", min=2, metavar="N", help="start N LogStore nodes; logs of kind quorum"),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Old: TypeAlias = Annotated[
     Path | None,
@@ -50,7 +54,8 @@ class _Run:
     server: str | None
     as_json: bool
     old: Path | None
-    uvloop: bool
+    uvloop: bool = False
+    nodes: int | None = None
 
 
 @app.command("append")
@@ -58,6 +63,7 @@ def append(
     ctx: typer.Context,
     store: StoreUrl = None,
     server: Server = None,
+    nodes: NodeCount = None,
     size: Annotated[list[int] | None, typer.Option(metavar="BYTES", help="of an entry")] = None,
     mode: Annotated[list[str] | None, typer.Option(metavar="many|submit", help="how")] = None,
     in_flight: Annotated[list[int] | None, typer.Option(metavar="N", help="waiting tasks")] = None,
@@ -84,16 +90,25 @@ def append(
         if name not in bench.MODES:
             raise InvalidRequest(f"--mode {name!r}: one of {', '.join(bench.MODES)}")
     only = bool(size or mode or in_flight or rate)  # what was asked for, and nothing else
+    sizes = bench.SIZES if nodes is None else bench.QUORUM_SIZES
     plan = Plan(pairs=pairs or (3 if quick else 10), seconds=seconds or (0.3 if quick else 0.7))
     wanted = bench.AppendPlan(
         plan=plan,
-        sizes=size or (bench.SIZES if mode or not only else ()),
+        sizes=size or (sizes if mode or not only else ()),
         modes=mode or tuple(bench.MODES),
         in_flight=in_flight or (() if only else bench.IN_FLIGHT),
         rates=rate or (() if only else (5_000.0,)),
         background=background,
     )
-    run = _Run(ctx=ctx, store=store, server=server, as_json=as_json, old=compare, uvloop=uvloop)
+    run = _Run(
+        ctx=ctx,
+        store=store,
+        server=server,
+        as_json=as_json,
+        old=compare,
+        uvloop=uvloop,
+        nodes=nodes,
+    )
     _measure(run, lambda target, say: bench.run(target, wanted, say))
 
 
@@ -129,6 +144,7 @@ def tail(
     ctx: typer.Context,
     store: StoreUrl = None,
     server: Server = None,
+    nodes: NodeCount = None,
     count: Annotated[int | None, typer.Option(min=1, help="entries")] = None,
     uvloop: Uvloop = False,
     as_json: Json = False,
@@ -139,7 +155,15 @@ def tail(
     from woodpecker.bench import tail as bench
 
     wanted = bench.TailPlan(count=count or (500 if quick else 3000))
-    run = _Run(ctx=ctx, store=store, server=server, as_json=as_json, old=compare, uvloop=uvloop)
+    run = _Run(
+        ctx=ctx,
+        store=store,
+        server=server,
+        as_json=as_json,
+        old=compare,
+        uvloop=uvloop,
+        nodes=nodes,
+    )
     _measure(run, lambda target, say: bench.run(target, wanted, say))
 
 
@@ -148,6 +172,7 @@ def open_(
     ctx: typer.Context,
     store: StoreUrl = None,
     server: Server = None,
+    nodes: NodeCount = None,
     volume: Annotated[int | None, typer.Option(metavar="BYTES", help="left un-sealed")] = None,
     size: Annotated[int, typer.Option(metavar="BYTES", help="of an entry")] = 16_384,
     flush_every: Annotated[int, typer.Option(help="entries to a block; 0: large blocks")] = 0,
@@ -165,7 +190,7 @@ def open_(
         size=size,
         in_flight=flush_every,
     )
-    run = _Run(ctx=ctx, store=store, server=server, as_json=as_json, old=compare, uvloop=False)
+    run = _Run(ctx=ctx, store=store, server=server, as_json=as_json, old=compare, nodes=nodes)
     _measure(run, lambda target, say: bench.run(target, wanted, say))
 
 
@@ -174,16 +199,17 @@ def many_logs(
     ctx: typer.Context,
     store: StoreUrl = None,
     server: Server = None,
+    nodes: NodeCount = None,
     count: Annotated[int | None, typer.Option(min=1, help="logs")] = None,
     as_json: Json = False,
     compare: Old = None,
     quick: Quick = False,
 ) -> None:
-    """Thousands of logs in one store, each with an idle writer."""
+    """Thousands of logs in one store, each with a writer: idle, and with one entry a second."""
     from woodpecker.bench import many_logs as bench
 
-    wanted = count or (200 if quick else 10_000)
-    run = _Run(ctx=ctx, store=store, server=server, as_json=as_json, old=compare, uvloop=False)
+    wanted = bench.ManyPlan(count=count or (200 if quick else 10_000))
+    run = _Run(ctx=ctx, store=store, server=server, as_json=as_json, old=compare, nodes=nodes)
     _measure(run, lambda target, say: bench.run(target, wanted, say))
 
 
@@ -233,9 +259,12 @@ async def _report(run: _Run, work: Work) -> Report:
             place = await stack.enter_async_context(started(run.server))
         else:
             place = Place(run.store or session.store)
-        target = await stack.enter_async_context(open_target(place.store, place.storage))
+        scratch = open_target(place.store, place.storage, nodes=run.nodes or 0)
+        target = await stack.enter_async_context(scratch)
         rows = await work(target, _say)
     store = run.server or target.settings.public_url
+    if run.nodes is not None:
+        store = f"{run.nodes} nodes in {store}"
     command = str(run.ctx.info_name)
     return Report(command=command, store=store, rows=rows, load_average=load)
 

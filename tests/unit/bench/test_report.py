@@ -50,7 +50,7 @@ def test_lines_show_ours_limit_and_note():
 
 def test_comparison_shows_ratio_and_figures_of_common_rows():
     assert compare(report(80.0, 0.8), report(88.0, 0.6)) == [
-        f"{'append many 1 KiB':<34}ratio -25%  mb_s +10%"
+        f"{'append many 1 KiB':<40} ratio -25%  mb_s +10%"
     ]
     assert compare(report(1, 1, "a"), report(1, 1, "b")) == [
         "the two reports have no row in common"

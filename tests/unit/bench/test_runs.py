@@ -115,10 +115,12 @@ async def test_open_takes_over_from_a_killed_writer(target):
 
 
 async def test_many_logs_counts_descriptors(target):
-    rows = await many_logs.run(target, 5, quiet, idle_s=0.05)
+    wanted = many_logs.ManyPlan(count=5, idle_s=0.05, busy_s=0.1)
+    rows = await many_logs.run(target, wanted, quiet)
     assert [row.name.partition(": ")[2] for row in rows] == [
-        "create", "open and append", "5 idle writers", "append again",
+        "create", "open and append", "5 idle writers", "append again", "one entry a second each",
     ]  # fmt: skip
+    assert rows[4].figures["entries_s"] > 0
     assert rows[2].figures["open_fds"] > len(os.listdir("/proc/self/fd"))  # now all are closed
 
 
