@@ -13,6 +13,8 @@ from collections.abc import Generator
 
 import pytest
 
+pytest_plugins = ["woodpecker.testing.pytest_plugin"]  # as users say it
+
 NO_SKIPS = os.environ.get("WOODPECKER_NO_SKIPS") == "1"
 SLOW_LEFT_OUT = pytest.StashKey[int]()
 

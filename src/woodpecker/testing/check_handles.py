@@ -8,8 +8,16 @@ from woodpecker.testing.history import History, Operation
 from woodpecker.testing.violation import Violation, broken
 
 
-def check_handles(history: History, first: int, end: int) -> Iterator[Violation]:
-    """All of them, for a log that begins at ``first`` and ends at ``end`` after the run."""
+def check_handles(
+    history: History, first: int, end: int, *, is_complete: bool
+) -> Iterator[Violation]:
+    """All of them, for a log that begins at ``first`` and ends at ``end`` after the run.
+
+    Args:
+        is_complete: every take-over and deletion is in the history.
+    """
+    if is_complete:
+        yield from _check_fenced(history)
     yield from _check_ends(history, end)
     yield from _check_owners(history)
     yield from _check_reads(history, first)
@@ -48,6 +56,33 @@ def _check_owners(history: History) -> Iterator[Violation]:
             epoch = 0 if later.result is None else later.result.epoch
             if epoch > op.call.epoch and later.ok_ns < op.call.at_ns:
                 yield broken("I4", f"{op} of epoch {op.call.epoch}, but {later} had returned")
+
+
+def _check_fenced(history: History) -> Iterator[Violation]:
+    """Nobody is fenced unless somebody else tried to take the log over."""
+    takers = [*history.of("open"), *history.of("delete")]
+    opened = {op.result.epoch: op for op in history.of("open") if op.is_ok and op.result}
+    for op in history.operations:
+        result = op.result
+        if result is None or result.error != "fenced":
+            continue
+        mine = op if op.call.kind == "open" else opened.get(op.call.epoch)
+        if mine is None:
+            continue
+        epoch = op.call.epoch or None
+        if not any(_may_fence(taker, mine, result.at_ns, epoch) for taker in takers):
+            yield broken("I4", f"{op}, but nobody else had taken the log over")
+
+
+def _may_fence(taker: Operation, mine: Operation, by_ns: int, epoch: int | None) -> bool:
+    """Whether ``taker`` may have raised the epoch after ``mine`` did and before ``by_ns``."""
+    if taker is mine or taker.call.at_ns >= by_ns:
+        return False
+    if taker.result is not None and taker.result.at_ns < mine.call.at_ns:
+        return False
+    if taker.call.kind == "open" and taker.is_ok and epoch is not None:
+        return taker.result is not None and taker.result.epoch > epoch
+    return True
 
 
 # --- what is kept --------------------------------------------------------------------------------------

@@ -70,13 +70,19 @@ class _Log:
 
 
 def check(
-    history: History, final: Final, *, is_whole: bool = True, has_retention: bool = False
+    history: History,
+    final: Final,
+    *,
+    is_whole: bool = True,
+    has_retention: bool = False,
+    is_complete: bool = False,
 ) -> list[Violation]:
     """All violations, at most ``SHOWN`` of one rule; empty: the history is right.
 
     Args:
         is_whole: every entry, trimmed ones too, was seen by some reader or is in ``final``.
         has_retention: the log's options trim it as well.
+        is_complete: the history has every take-over and deletion of the log.
     """
     found: list[Violation] = []
     content = _content(history, final, found)
@@ -92,7 +98,7 @@ def check(
         _check_views(log, history.views),
         _check_tails(log, history),
         _check_trims(log, history, final, has_retention=has_retention),
-        check_handles(history, final.first, final.end),
+        check_handles(history, final.first, final.end, is_complete=is_complete),
         _check_resolved(log, history, hidden_below=0 if is_whole else final.first),
         _check_ends(history),
     ):

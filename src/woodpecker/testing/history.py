@@ -30,7 +30,8 @@ class Call:
 
     Attributes:
         process: one life of one process. number: of the call, unique in that process.
-        kind: "open" | "append" | "resolve" | "trim" | "tail" | "end" | "cursor" | "read".
+        kind: "open" | "append" | "resolve" | "trim" | "tail" | "end" | "cursor" | "read"
+            | "owner" | "delete".
         at_ns: before acting.
         epoch: of the writer an append goes through. expect: its ``expect_seq``.
         name: the producer an append belongs to, with its ``sequence``: the same name and sequence

@@ -56,14 +56,19 @@ class Judge:
             for known in [*self._stage.logs.values()]:
                 state = await self._revive(client, known)
                 await self._last_writer(client, state)
+                if self._stage.plan.late_trim and self._stage.plan.trims == "free":
+                    await self._trim(client, state)
                 await self._clean(client, state)
 
     async def _revive(self, client: Client, state: LogState) -> LogState:
         """A log whose deletion nobody could end, or after which nobody could make a new one."""
         if not state.deleted_by or state is not self._stage.logs[state.name]:
             return state
+        recorder = self._machine().recorder(state.log_id)
+        number = recorder.call("delete")
         with suppress(NotFound):
             await client.delete_log(state.name)
+        recorder.ok(number, 0)
         state.deleted_ns = state.deleted_ns or self._world.now_ns()
         made = await client.create_log(state.name, exist_ok=True, **self._stage.plan.options)
         self._stage.renew(state.name, made.log_id)
@@ -87,6 +92,14 @@ class Judge:
         number = role.recorder.call("append", items=[made.item], epoch=writer.epoch)
         role.recorder.ok(number, await writer.append(made.payload, headers=made.headers or None))
         await writer.close()
+
+    async def _trim(self, client: Client, state: LogState) -> None:
+        """All of it."""
+        log = await client.open_log(state.name)
+        recorder = self._machine().recorder(state.log_id)
+        tail = await log.tail()
+        number = recorder.call("trim", before=tail)
+        recorder.ok(number, (await log.trim(tail)).trim_point)
 
     async def _clean(self, client: Client, state: LogState) -> None:
         """All background work; it must come to an end."""
@@ -178,6 +191,7 @@ class Judge:
         found = check(
             collect(events),
             final,
+            is_complete=True,
             has_retention="retention_age_s" in options or "retention_bytes" in options,
         )
         for violation in found:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-Patches = list[tuple[Any, str, Any]]
+Patches = list[tuple[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,12 @@ def mutant(rule: str) -> Callable[[Callable[[], Patches]], Callable[[], Patches]
     return register
 
 
+def _patch(place: Any, attribute: Any, new: Any) -> Any:
+    if isinstance(place, dict):
+        return patch.dict(place, {attribute: new})
+    return patch.object(place, attribute, new)
+
+
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """The bug is there inside the block; "" plants none."""
@@ -43,7 +49,7 @@ def planted(name: str) -> Iterator[None]:
         yield
         return
     patches = MUTANTS[name].patches()
-    running = [patch.object(place, attribute, new) for place, attribute, new in patches]
+    running = [_patch(*one) for one in patches]
     for one in running:
         one.start()
     try:

@@ -32,16 +32,19 @@ class Plan:
     """Everything a seed decides beforehand; printed at the head of a trace.
 
     Attributes:
-        logs, writers, followers, carers: how many; writers and carers are spread over the logs.
+        theme: what the seed is about, beside chance. logs, writers, followers, carers: how many; writers and carers are spread over the logs.
         calls: how many calls each life of a writer makes; tasks: by how many tasks.
         active_s: how long faults strike. strikes: those that do, every ``strike_s`` on average.
         options: of the logs. interleave: processes take turns by chance. tiny: limits that only long
         logs reach (pages) are small. page_objects: of a listing.
+        pace_ms, care_ms: pauses between calls of a writer's task and between the acts of a carer.
         trims: "no", "hold" (cursors hold them), "free". With ``ends``, ``deletes``, ``alters`` logs
-        are ended, deleted and made anew, altered.
+        are ended, deleted and made anew, altered. late_sleepers: some who were stopped wake only when
+            all has been settled; late_trim: and trimmed away.
     """
 
     kind: str = "object"
+    theme: str = ""
     logs: int = 1
     writers: int = 2
     followers: int = 1
@@ -50,6 +53,7 @@ class Plan:
     calls: int = 20
     tasks: int = 2
     pace_ms: float = 10.0
+    care_ms: float = 300.0
     active_s: float = 10.0
     strike_s: float = 2.0
     strikes: tuple[Fault, ...] = ()
@@ -65,6 +69,7 @@ class Plan:
     deletes: bool = False
     alters: bool = False
     late_sleepers: bool = False
+    late_trim: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     on_objects: Weather = field(default_factory=Weather)
     on_records: Weather = field(default_factory=Weather)
@@ -93,6 +98,14 @@ def _copy(weather: Weather) -> Weather:
 def draw(seed: int, kind: str = "any") -> Plan:
     """The plan of a seed; the same for ever, as long as this file stays the same."""
     rng = random.Random(f"plan {seed}")
+    plan = _any(rng, kind)
+    plan.theme = rng.choice((*THEMES, *[""] * (2 * len(THEMES))))
+    if plan.theme:
+        THEMES[plan.theme](plan, rng)
+    return plan
+
+
+def _any(rng: random.Random, kind: str) -> Plan:
     intensity = rng.choice((0.0, 0.3, 1.0, 1.0, 2.0))
     logs = rng.choice((1, 1, 1, 2))
     return Plan(
@@ -100,8 +113,9 @@ def draw(seed: int, kind: str = "any") -> Plan:
         logs=logs,
         writers=rng.choice((1, 2, 2, 3)) + (logs - 1),
         followers=rng.choice((0, 1, 1, 2)),
-        carers=rng.choice((0, 1, 1, 2)),
-        calls=rng.choice((5, 20, 20, 60)),
+        carers=rng.choice((0, 1, 2, 4)),
+        care_ms=rng.choice((30.0, 300.0, 1_500.0)),
+        calls=rng.choice((2, 10, 20, 60)),
         tasks=rng.choice((1, 2, 4)),
         pace_ms=rng.choice((0.0, 5.0, 50.0, 300.0)),
         active_s=rng.choice((2.0, 8.0, 8.0, 20.0)),
@@ -119,6 +133,7 @@ def draw(seed: int, kind: str = "any") -> Plan:
         deletes=rng.random() < 0.1,
         alters=rng.random() < 0.2,
         late_sleepers=rng.random() < 0.5,
+        late_trim=rng.random() < 0.5,
         options=_options(rng),
         on_objects=_weather(rng, OBJECT_FAULTS, intensity, slow=4.0),
         on_records=_weather(rng, RECORD_FAULTS, intensity, slow=1.0),
@@ -160,3 +175,43 @@ def _options(rng: random.Random) -> dict[str, Any]:
     if rng.random() < 0.15:
         options["retention_bytes"] = rng.choice((1, 20_000))
     return options
+
+
+# --- themes: what must come together, and seldom would by chance -----------------------------------------
+
+
+def _stale(plan: Plan, rng: random.Random) -> None:
+    """Who sleeps for long, in the middle of anything, and wakes in a world that went on without him."""
+    plan.late_sleepers, plan.writers = True, max(2, plan.writers)
+    plan.strikes = (Fault.STOPPED, Fault.STOPPED_AT_REQUEST, Fault.STOPPED_LONG, Fault.MUTE)
+    plan.strike_s = 0.5
+    plan.trims, plan.late_trim = rng.choice((("free", True), (plan.trims, False)))
+
+
+def _rebirth(plan: Plan, rng: random.Random) -> None:
+    """Logs are deleted and made anew while their writers sleep."""
+    plan.deletes, plan.carers, plan.care_ms = True, 2, 100.0
+    plan.strikes = (*plan.strikes, Fault.STOPPED, Fault.STOPPED_LONG)
+    plan.strike_s, plan.calls = 0.5, rng.choice((2, 10))
+    plan.pace_ms = rng.choice((50.0, 300.0))
+
+
+def _cursors(plan: Plan, rng: random.Random) -> None:
+    """Cursors come and go beside trims that respect them."""
+    plan.trims, plan.carers, plan.care_ms = "hold", 4, 20.0
+    plan.on_records.latency_ms = rng.choice((5.0, 40.0))
+    plan.calls, plan.pace_ms = 20, 50.0
+
+
+def _gaps(plan: Plan, rng: random.Random) -> None:
+    """Many blocks under way, some of them lost, their writer killed, and eyes on the tail."""
+    plan.tasks, plan.pace_ms, plan.calls = 4, 0.0, 20
+    plan.options["segment_max_blocks"] = 30
+    plan.options["linger_ms"] = 0
+    plan.on_objects.latency_ms = rng.choice((20.0, 100.0))
+    plan.on_objects.rates = {Fault.REQUEST_LOST: 0.1, Fault.SLOW: 0.05, Fault.LATE: 0.05}
+    plan.strikes = (Fault.KILLED, Fault.KILLED_AT_REQUEST, Fault.STOPPED_LONG)
+    plan.strike_s, plan.carers, plan.care_ms = 0.5, 2, 30.0
+
+
+THEMES = {"stale": _stale, "rebirth": _rebirth, "cursors": _cursors, "gaps": _gaps}

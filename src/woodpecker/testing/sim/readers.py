@@ -143,19 +143,19 @@ class CarerRole(ReadingRole):
                     await self._one(client, log)
                 except WoodpeckerError as error:
                     self.bear(error)
-            await self.pause(1_500)
+            await self.pause(self.plan.care_ms)
 
     async def _one(self, client: Client, log: Log) -> None:
         ways = {
             self._tail: 20, self._look: 20, self._clean: 15, self._verify: 5, self._describe: 5,
-            self._new_cursor: 10, self._use_cursor: 15,
+            self._new_cursor: 20, self._use_cursor: 20,
         }  # fmt: skip
         if self.plan.trims != "no":
             ways[self._trim] = 20
         if self.plan.alters:
             ways[self._alter] = 10
         if self.plan.deletes:
-            ways[self._delete] = 3
+            ways[self._delete] = 10
         (way,) = self.rng.choices(list(ways), list(ways.values()))
         await way(client, log)
 
@@ -232,8 +232,10 @@ class CarerRole(ReadingRole):
         if state.deleted_by:
             return
         state.deleted_by = self.machine.name
+        number = self.recorder.call("delete")
         with contextlib.suppress(NotFound):
             await _insist(lambda: client.delete_log(log.name))
+        self.recorder.ok(number, 0)
         state.deleted_ns = world.now_ns()
         made = await _insist(
             lambda: client.create_log(log.name, exist_ok=True, **self.plan.options)

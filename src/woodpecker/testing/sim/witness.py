@@ -13,7 +13,7 @@ from woodpecker.client.batch import Batch
 from woodpecker.codec import endmark, keys, records
 from woodpecker.codec.block import Block, parse_header
 from woodpecker.core.ids import Kind, State
-from woodpecker.core.manifest import Manifest, Segment
+from woodpecker.core.manifest import End, Manifest, Segment
 from woodpecker.core.transitions import check
 from woodpecker.errors import WoodpeckerError
 from woodpecker.runtime.runtime import Runtime
@@ -45,6 +45,7 @@ class Witness:
         self._fail = fail
         self._coverage = coverage
         self._last: dict[str, Manifest] = {}  # by log id
+        self._ends: dict[tuple[str, int], End] = {}  # by log id and segment
         self._kept: dict[str, set[int]] = {}  # by log id: segments in the archive
         self.archive: dict[str, list[Event]] = {}
 
@@ -93,6 +94,9 @@ class Witness:
             is_dropped = before.id < manifest.anchor.first_segment
             if before.state is State.OPEN:
                 self._coverage["manifest: empty segment dropped"] += 1
+                first = self._bucket.objects.get(keys.block(manifest.log_id, before.id, 0))
+                if first is not None and not endmark.is_mark_size(len(first.data)):
+                    self._fail("I1", f"{manifest.name}: segment {before.id} dropped with a block")
             elif not is_paged and not is_dropped:
                 self._fail("manifest", f"{manifest.name}: segment {before.id} vanished")
             return
@@ -101,6 +105,8 @@ class Witness:
         if before.state is State.OPEN and after.state is State.CLOSED:
             who = "its writer" if manifest.epoch == before.epoch else "a stranger"
             self._coverage[f"manifest: closed by {who}"] += 1
+            assert after.end is not None
+            self._ends[manifest.log_id, after.id] = after.end
             if after.kind is Kind.OBJECT:
                 self._closed(manifest, after)
         if before.state is not State.SEALED and after.state is State.SEALED:
@@ -173,7 +179,7 @@ class Witness:
             return  # never named by any manifest: an import that failed
         match place:
             case keys.BlockKey() if endmark.is_mark_size(len(stored.data)):
-                why = self._why_keep_mark(manifest)
+                why = self._why_keep_mark(manifest, place)
             case keys.BlockKey(segment_id=segment_id, number=number):
                 why = self._why_keep_block(manifest, segment_id, number)
             case _:
@@ -184,8 +190,11 @@ class Witness:
         if why:
             self._fail("I9", f"{key} of {manifest.name} was deleted, although {why}")
 
-    def _why_keep_mark(self, manifest: Manifest) -> str:
+    def _why_keep_mark(self, manifest: Manifest, place: keys.BlockKey) -> str:
         if not manifest.is_tombstone:
+            end = self._ends.get((place.log_id, place.segment_id))
+            if end is not None and place.number != end.block + 1:
+                return ""  # put by a beaten opener, into a segment that was cleaned before
             return "the log lives: a writer that slept would not meet the mark"
         if self._runtime.now_us() // 1000 - (manifest.deleted_at_ms or 0) < GRAVE_MS * 0.99:
             return "its log was deleted less than 30 days ago"
