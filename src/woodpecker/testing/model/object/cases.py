@@ -20,7 +20,7 @@ def _world(setup: Setup, *, is_large: bool = False) -> cases.World:
     return cases.World(name=str(setup), make=partial(ObjectModel, setup), is_large=is_large)
 
 
-def _mutant(name: str, setup: Setup, review: str = "-", **rules: object) -> cases.Mutant:
+def _mutant(name: str, setup: Setup, review: str = "-", /, **rules: object) -> cases.Mutant:
     changed = replace(RULES, **rules)  # type: ignore[arg-type]  # the names are those of Rules
     return cases.Mutant(name=name, make=partial(ObjectModel, setup, changed), review=review)
 

@@ -17,7 +17,7 @@ def _world(setup: Setup, *, is_large: bool = False, must_close: bool = False) ->
     return cases.World(name=name, make=partial(QuorumModel, setup), is_large=is_large, goal=goal)
 
 
-def _mutant(name: str, setup: Setup, review: str = "-", **rules: object) -> cases.Mutant:
+def _mutant(name: str, setup: Setup, review: str = "-", /, **rules: object) -> cases.Mutant:
     changed = replace(RULES, **rules)  # type: ignore[arg-type]  # the names are those of Rules
     return cases.Mutant(name=name, make=partial(QuorumModel, setup, changed), review=review)
 
