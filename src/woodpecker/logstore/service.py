@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -26,9 +26,16 @@ from woodpecker.access import SCHEME, Access, make_access
 from woodpecker.app import cluster_of, connect, public_metadata_url, public_store_url
 from woodpecker.client.client import Client
 from woodpecker.client.environment import Environment
+from woodpecker.core.backoff import delay_ms
 from woodpecker.core.ids import check_name
 from woodpecker.core.membership import Load, NodeState
-from woodpecker.errors import Conflict, InvalidRequest, WoodpeckerError
+from woodpecker.errors import (
+    Conflict,
+    InvalidRequest,
+    OutcomeUnknown,
+    Unavailable,
+    WoodpeckerError,
+)
 from woodpecker.logstore import metrics
 from woodpecker.logstore.disk_files import DirectoryDisk
 from woodpecker.logstore.http import HttpServer, Look, Page, parse_address
@@ -48,6 +55,8 @@ from woodpecker.store_marker import store_at
 CLOSE_TIMEOUT_S = 15.0
 MAX_FENCES = 100  # told of one by one
 ANY_HOST = ("0.0.0.0", "::")  # noqa: S104  compared with, not listened on
+
+T = TypeVar("T")
 
 _log = logging.getLogger("woodpecker.logstore")
 
@@ -153,8 +162,9 @@ class Service:
     async def start(self) -> Ready:
         """Everything up to the point where the node can be used.
 
+        While the store is away it waits, for as long as it takes.
         Raises: InvalidRequest: a setting, or a store that cannot be; the disk is another node's.
-        Unavailable: the directory or an address is in use, the store is away. Conflict: another process
+        Unavailable: the directory or an address is in use. Conflict: another process
         lives as this node. Corrupt: the disk cannot be understood.
         """
         settings = self._settings
@@ -164,11 +174,12 @@ class Service:
             self._http = http.address
         disk = DirectoryDisk(settings.directory)
         self._parts.push_async_callback(disk.close)
-        client = self._client()
+        client = await self._patiently(lambda: self._client().open())
         self._parts.push_async_callback(client.close)
-        env = (await client.open()).environment
+        env = client.environment
         session = self._new_session(env)
-        boot_seen = await session.look(await disk_boot(disk))
+        boot = await disk_boot(disk)
+        boot_seen = await self._patiently(lambda: session.look(boot))
         node = await self._open_node(disk, env, boot_seen)
         self._keeper = keeper = NodeKeeper(env, node, cluster_of(client).directory)
         node.attach(keeper)
@@ -178,15 +189,17 @@ class Service:
         self._parts.push_async_callback(server.close)
         address = settings.advertise or server.address
         self._parts.push_async_callback(session.stop)
-        await session.register(
-            boot=node.boot,
-            incarnation=node.identity.incarnation,
-            past=sorted(node.identity.past),
-            address=address,
-            http=self._http,
-            zone=settings.access.zone,
-            group=settings.group,
-            version=woodpecker.__version__,
+        await self._patiently(
+            lambda: session.register(
+                boot=node.boot,
+                incarnation=node.identity.incarnation,
+                past=sorted(node.identity.past),
+                address=address,
+                http=self._http,
+                zone=settings.access.zone,
+                group=settings.group,
+                version=woodpecker.__version__,
+            )
         )
         self._session = session
         session.start()
@@ -231,6 +244,18 @@ class Service:
 
     # --- parts ---
 
+    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
+        """A step of the start, repeated while the store is away: nodes may come back before it does."""
+        attempt = 0
+        while True:
+            try:
+                return await step()
+            except (Unavailable, OutcomeUnknown) as error:
+                attempt += 1
+                name = self._settings.node.node
+                _log.warning("node %s waits for its store: %s", name, error)
+                await self._runtime.sleep_ms(delay_ms(attempt, self._runtime.random()))
+
     def _client(self) -> Client:
         settings, access = self._settings, self._settings.access
         return connect(
@@ -267,9 +292,10 @@ class Service:
         )
 
     async def _open_node(self, disk: DirectoryDisk, env: Environment, boot_seen: int) -> Node:
+        store_id = await self._patiently(lambda: store_at(env.places.objects("")))
         settings = replace(
             self._settings.node,
-            store_id=await store_at(env.places.objects("")) or "",
+            store_id=store_id or "",
             storage_url=public_store_url(self._settings.store),
             metadata_url=public_metadata_url(self._settings.metadata),
         )
