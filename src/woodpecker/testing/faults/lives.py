@@ -65,9 +65,9 @@ class Lives:
                 return
             case "killed while opening":
                 await self._kill(writer)
-                writer = await self._start()
+                opener = await self._start()
                 await asyncio.sleep(self._rng.uniform(*OPENING_S))
-                await self._kill(writer)
+                await self._kill(opener)
             case "killed while closing":
                 writer.signal(signal.SIGTERM)
                 await asyncio.sleep(self._rng.uniform(*CLOSING_S))
