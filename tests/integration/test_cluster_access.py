@@ -169,8 +169,8 @@ async def test_a_client_without_rights_reads_through_the_nodes(tmp_path, monkeyp
 
 
 async def _use_without_rights(url: str, store: str, bucket: SeaweedServer) -> None:
-    keys = {"access_key_id": bucket.ACCESS_KEY, "secret_access_key": bucket.SECRET_KEY}
-    async with wp.connect(url) as client, wp.connect(url, **keys) as owner:
+    as_owner = wp.connect(url, access_key_id=bucket.ACCESS_KEY, secret_access_key=bucket.SECRET_KEY)
+    async with wp.connect(url) as client, as_owner as owner:
         assert not client.environment.has_rights and owner.environment.has_rights
         log = await client.create_log("orders", segment_max_blocks=3)
         async with await log.open_writer() as writer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from woodpecker.codec.messages import Refused, Request
@@ -11,6 +12,7 @@ from woodpecker.rpc.base import Answer, Link, Transport
 from woodpecker.runtime.runtime import Runtime
 
 CONNECT_TIMEOUT_MS = 3_000
+PATIENCE_MS = 300.0  # with one node, until the next one is tried as well
 ASK_TIMEOUT_MS = 30_000
 _BY_CODE = {error.code: error for error in ALL_ERRORS}
 
@@ -73,16 +75,51 @@ class AnyNode:
         await link.close()
 
     async def _connect(self, addresses: Sequence[str]) -> Link:
-        """Tries all, from any one on, so that many clients do not meet at the first."""
+        """Tries all, from any one on, so that many clients do not meet at the first.
+
+        One that takes long does not hold up the next: the first that answers is taken.
+        """
         first = int(self._runtime.random() * len(addresses))
+        waiting = deque((*addresses[first:], *addresses[:first]))
+        ended: asyncio.Queue[Link | WoodpeckerError] = asyncio.Queue()
+        trying: list[asyncio.Task[None]] = []
         failed: list[WoodpeckerError] = []
-        for address in (*addresses[first:], *addresses[:first]):
-            try:
-                return await self._transport.connect(address, timeout_ms=CONNECT_TIMEOUT_MS)
-            except (Unavailable, InvalidRequest) as error:
-                failed.append(error)
-        for refusal in failed:
-            if isinstance(refusal, InvalidRequest):
-                raise refusal
-        reasons = "; ".join(str(error) for error in failed) or "none is known"
-        raise Unavailable(f"no LogStore node answers: {reasons}")
+        try:
+            while waiting or len(failed) < len(trying):
+                if waiting:
+                    work = self._try(waiting.popleft(), ended)
+                    trying.append(self._runtime.spawn(work, "any node"))
+                try:
+                    async with asyncio.timeout(PATIENCE_MS / 1000 if waiting else None):
+                        outcome = await ended.get()
+                except TimeoutError:
+                    continue
+                if not isinstance(outcome, WoodpeckerError):
+                    return outcome
+                failed.append(outcome)
+        finally:
+            for task in trying:
+                task.cancel()
+            await asyncio.gather(*trying, return_exceptions=True)
+            while not ended.empty():
+                outcome = ended.get_nowait()
+                if not isinstance(outcome, WoodpeckerError):
+                    await outcome.close()
+        raise _worst(failed)
+
+    async def _try(self, address: str, ended: asyncio.Queue[Link | WoodpeckerError]) -> None:
+        try:
+            link = await self._transport.connect(address, timeout_ms=CONNECT_TIMEOUT_MS)
+        except (Unavailable, InvalidRequest) as error:
+            ended.put_nowait(error)
+        else:
+            ended.put_nowait(link)
+
+
+def _worst(failed: Sequence[WoodpeckerError]) -> WoodpeckerError:
+    """What to tell when none of the nodes could be used: a refusal, for it does not pass."""
+    for refusal in failed:
+        if isinstance(refusal, InvalidRequest):
+            return refusal
+    reasons = "; ".join(str(error) for error in failed) or "none is known"
+    return Unavailable(f"no LogStore node answers: {reasons}")

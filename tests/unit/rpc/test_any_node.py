@@ -8,6 +8,7 @@ import pytest
 
 from woodpecker.codec.messages import Done, Ping, Refused
 from woodpecker.errors import Corrupt, InvalidRequest, Unavailable
+from woodpecker.rpc import any_node as any_node_module
 from woodpecker.rpc.any_node import AnyNode
 from woodpecker.rpc.base import Answer
 from woodpecker.runtime.runtime import SystemRuntime
@@ -16,8 +17,9 @@ from woodpecker.runtime.runtime import SystemRuntime
 class Node:
     """What happens at one address: an answer, or an error of the connection or of the request."""
 
-    def __init__(self, *, connect=None, answer=None) -> None:
+    def __init__(self, *, connect=None, answer=None, is_mute=False) -> None:
         self.connect = connect
+        self.is_mute = is_mute
         self.answer = answer or Done()
         self.asked = 0
 
@@ -46,8 +48,10 @@ class FakeTransport:
         self.connections: list[str] = []
 
     async def connect(self, address: str, *, timeout_ms: int) -> FakeLink:
-        await asyncio.sleep(0)
         self.connections.append(address)
+        if self.nodes[address].is_mute:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
         error = self.nodes[address].connect
         if error is not None:
             raise error
@@ -84,6 +88,14 @@ async def test_the_next_node_is_taken_when_one_is_away_or_breaks() -> None:
     b.answer, b.connect = Unavailable("cut"), Unavailable("b is away")
     assert (await any_node.ask(Ping())).message == Done()
     assert (b.asked, c.asked) == (2, 1)
+
+
+async def test_one_that_says_nothing_does_not_hold_up_the_next(monkeypatch) -> None:
+    monkeypatch.setattr(any_node_module, "PATIENCE_MS", 1.0)
+    any_node, transport = any_of(a=Node(is_mute=True), b=Node(is_mute=True), c=Node())
+    assert (await any_node.ask(Ping())).message == Done()
+    assert transport.connections == ["a", "b", "c"]
+    assert len(asyncio.all_tasks()) == 1  # nobody waits for a and b any more
 
 
 async def test_a_node_that_cannot_is_left_for_one_that_can() -> None:
