@@ -35,7 +35,8 @@ MOVE_BYTES = 4 << 20  # moved at once
 OLD_FILES = 4  # files this far back are old enough to have their rest moved
 LIVE_SHARE = 0.25  # at most so much of a file is moved
 HURRIED_SHARE = 0.5  # ... above the soft watermark
-RESERVE_SHARE = 8  # one part in so many of a file is kept for others than writers
+WRITERS_RESERVE = 8  # one part in so many of the last file is kept for others than writers,
+REPAIRS_RESERVE = 32  # ... and for others than writers and recoverers
 
 FINE, SOFT, HARD = 0, 1, 2
 
@@ -71,6 +72,7 @@ class Upkeep:
         self._eras = {name: era for era, name in enumerate(state.incarnations)}
         self._wake = asyncio.Event()
         self._checkpointed = 0  # file at whose head the last complete checkpoint began
+        self._is_short = False  # there was no room for the next file
         self._stuck: dict[int, None] = {}  # files with a block that can no longer be read
 
     def wake(self) -> None:
@@ -100,17 +102,28 @@ class Upkeep:
 
     def admits(self, size_bytes: int) -> bool:
         """Whether there is room for a block of a writer."""
-        journal = self._journal
-        return self.pressure < HARD and (
-            journal.has_next
-            or journal.room_bytes >= size_bytes + self._settings.file_bytes // RESERVE_SHARE
-        )
+        share = WRITERS_RESERVE if self._is_short else REPAIRS_RESERVE
+        return self.pressure < HARD and self._fits(size_bytes, share)
 
     def admits_repair(self, size_bytes: int) -> bool:
         """Whether there is room for a block that is repaired."""
+        return self._fits(size_bytes, REPAIRS_RESERVE)
+
+    def room_text(self) -> str:
+        """Why there is no room, for people."""
+        if self.pressure < HARD:
+            return "the next file of its journal is not there yet"
+        return (
+            f"its disk is full up to the hard watermark ({self.used_bytes} of {self.room_bytes} bytes "
+            "in use); it takes blocks again when segments have been sealed"
+        )
+
+    def _fits(self, size_bytes: int, reserve: int) -> bool:
         journal = self._journal
-        least = self._settings.file_bytes // RESERVE_SHARE // 4
-        return journal.has_next or journal.room_bytes >= size_bytes + least
+        return (
+            journal.has_next
+            or journal.room_bytes >= size_bytes + self._settings.file_bytes // reserve
+        )
 
     # --- steps ---
 
@@ -136,11 +149,10 @@ class Upkeep:
         free = self._disk.free_bytes()[0]
         fits = limit is None or on_disk + size <= limit
         ahead = fits and free - self._settings.keep_free_bytes >= size
-        try:
+        with contextlib.suppress(OSError):
             await self._journal.prepare(ahead=ahead)
-        except OSError:
-            return False
-        return self._journal.has_next
+        self._is_short = not self._journal.has_next
+        return not self._is_short
 
     def _measure(self) -> None:
         """Set ``pressure`` by what is used of what could be used."""

@@ -284,11 +284,7 @@ class Writing:
         if self.refuses_new and (copy is None or not copy.size_bytes):
             raise Unavailable(f"node {node} is drained and takes no more segments")
         if not has_room:
-            raise Overloaded(
-                f"node {node} has no room for blocks: its disk is full up to the hard watermark "
-                f"({self._upkeep.used_bytes} of {self._upkeep.room_bytes} bytes); it takes blocks again "
-                "when segments have been sealed"
-            )
+            raise Overloaded(f"node {node} has no room for blocks: {self._upkeep.room_text()}")
         queued = self._journal.queued_bytes
         if queued and queued + size_bytes > settings.queue_max_bytes:
             raise Overloaded(f"node {node}: {queued} bytes wait for its disk already")

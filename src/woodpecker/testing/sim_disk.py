@@ -159,7 +159,7 @@ class SimProcessDisk:
     async def drain(self) -> None:
         """Return when nothing is being written any more."""
         while self._queue and not self._is_stopped:
-            await asyncio.gather(self._queue[-1].future, return_exceptions=True)
+            await asyncio.wait([self._queue[-1].future])
 
     def stop(self, *, is_torn: bool) -> None:
         """The process is gone."""
