@@ -143,7 +143,8 @@ async def test_a_rolling_restart_fails_no_append(cluster) -> None:
             await load.more()
             for node in cluster.nodes:
                 await node.stop()
-                await node.start()  # the log may wait for it, where it went on with two of two before
+                # where the log went on with two of two before, it may have to wait for the node
+                await node.start()
                 await load.more(50)
             expected = await load.stop()
         assert await read_all(log) == expected
