@@ -24,6 +24,7 @@ THIRD_PARTY = {
     "woodpecker.segments": {"xxhash"},
     "woodpecker.observability.prometheus": {"prometheus_client"},
     "woodpecker.logstore.metrics": {"prometheus_client"},
+    "woodpecker.logstore.service": {"msgspec", "prometheus_client"},
     "woodpecker.observability.otel": {"opentelemetry"},
     "woodpecker.bench": {"obstore", "localbucket"},
     "woodpecker.cli": {"typer", "click", "rich", "msgspec", "uvloop"},
