@@ -128,7 +128,7 @@ async def test_a_node_with_an_empty_disk_has_no_vote(cluster) -> None:
         await lost.start()
         await left.start()
         with pytest.raises((wp.Unavailable, TimeoutError)):
-            await asyncio.wait_for(log.open_writer(), 8)
+            await asyncio.wait_for(log.open_writer(), 4)
         await away.start()
         async with await log.open_writer() as second:
             assert await second.append(b"after") == 20
@@ -161,7 +161,7 @@ async def test_a_drained_node_can_be_ended(tmp_path) -> None:
             store = ("--store", cluster.url)
             out = await asyncio.to_thread(command, *store, "node", "drain", drained, "--wait")
             assert b"safe to terminate" in out
-            await cluster[drained].kill()
+            await cluster[drained].stop()
             shutil.rmtree(cluster[drained].flag("dir"))
             await load.more(100)
             expected = await load.stop()
