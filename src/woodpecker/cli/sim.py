@@ -20,7 +20,7 @@ def run(
     seeds: Annotated[int, typer.Option(min=1, help="how many")] = 100,
     first: Annotated[int, typer.Option(min=0, help="the first one")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = 1,
-    kind: Annotated[str, typer.Option(metavar="any|object", help="of segments")] = "any",
+    kind: Annotated[str, typer.Option(metavar="any|object|quorum", help="of segments")] = "any",
     mutant: Annotated[str, typer.Option(metavar="NAME", help="plant this bug")] = "",
     trace: Annotated[
         bool, typer.Option("--trace", help="say what happens: virtual time, who, to whom, what")

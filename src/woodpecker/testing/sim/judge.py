@@ -20,7 +20,7 @@ from woodpecker.testing.sim.world import Machine
 from woodpecker.testing.sim.writers import WriterRole
 
 CATCH_UP_S = 300.0
-SWEEPS = 10
+CLEAN_S = 900.0
 CALM = 0.1  # ms
 
 
@@ -46,7 +46,9 @@ class Judge:
     def _machine(self) -> Machine:
         self._count += 1
         calm = Weather(latency_ms=CALM), Weather(latency_ms=CALM)
-        return self._world.machine(f"judge.{self._count}", *calm)
+        machine = self._world.machine(f"judge.{self._count}", *calm)
+        machine.is_client = False
+        return machine
 
     # --- before it wakes the sleepers ---
 
@@ -103,13 +105,15 @@ class Judge:
 
     async def _clean(self, client: Client, state: LogState) -> None:
         """All background work; it must come to an end."""
-        for _ in range(SWEEPS):
+        until_s = self._world.loop.time() + CLEAN_S
+        while self._world.loop.time() < until_s:
             report = await client.run_background(state.name)
             for error in report.errors.values():
                 self._world.fail("I9", f"background work on {state.name}: {error}")
             log = await client.open_log(state.name)
             if State.CLOSED not in {s.state for s in (await log.describe()).segments}:
                 return
+            await asyncio.sleep(3.0)
         self._world.fail("I9", f"{state.name}: segments stay unsealed")
 
     # --- after everybody has ended ---

@@ -29,6 +29,7 @@ from woodpecker.testing.virtual import Hang, VirtualLoop
 T = TypeVar("T")
 
 _CURRENT: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+CLOSINGS = 100  # ``finally`` blocks that wait, one inside the other
 MAX_TURNS = 5_000_000  # of the loop: a run that goes on for ever fails
 
 
@@ -179,6 +180,14 @@ def simulated_loop(interleave: random.Random | None = None) -> Iterator[SimLoop]
             gc.enable()
 
 
+def _close(coroutine: Any) -> None:
+    """Whatever it still wants to do, and wherever it wants to wait: nobody is there."""
+    for _ in range(CLOSINGS):
+        with suppress(BaseException):
+            coroutine.close()
+            return
+
+
 def _bury(loop: SimLoop) -> None:
     """Killed processes never ran their ``finally``; close their frames where nobody listens."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
@@ -188,9 +197,7 @@ def _bury(loop: SimLoop) -> None:
             tasks: list[Any] = sorted(asyncio.all_tasks(loop), key=hash)
             for task in tasks:
                 task._log_destroy_pending = False
-                coroutine = task.get_coro()
-                with suppress(BaseException):  # whatever it does now, nobody is there
-                    coroutine.close()
+                _close(task.get_coro())
             loop._ready.clear()
             loop._scheduled.clear()
             loop.close()

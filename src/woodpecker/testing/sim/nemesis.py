@@ -19,7 +19,6 @@ AMBUSHED = (  # requests at which a process is struck: the steps of the protocol
     "put manifest", "put manifest", "put manifest", "put cursor", "put lease", "get manifest",
 )  # fmt: skip
 LONGEST_OUTAGE_S = 10.0
-LONG_STOP_S = (60.0, 900.0)
 JUMP_US = (-3 * 3_600_000_000, -1_000_000, 60_000_000, 40 * 86_400_000_000)
 
 
@@ -35,6 +34,7 @@ class Nemesis:
 
     Args:
         late: stopped processes stay so until ``wake_all``, now and then.
+        on_nodes: strikes that are not of clients or stores.
     """
 
     def __init__(
@@ -45,13 +45,17 @@ class Nemesis:
         strikes: tuple[Fault, ...],
         every_s: float,
         late: bool,
+        long_stop_s: tuple[float, float],
         replace: Callable[[Machine], None],
+        on_nodes: Callable[[Fault], None] = lambda _: None,
     ) -> None:
         self._world = world
         self._rng = rng
         self._strikes = strikes
         self._every_s = every_s
         self._late = late
+        self._long_stop_s = long_stop_s
+        self._on_nodes = on_nodes
         self._replace = replace
         self._trap: _Trap | None = None
         self.sleepers: dict[str, Machine] = {}
@@ -97,10 +101,11 @@ class Nemesis:
                 self._world.inject(fault, machine.name, f"by {jump_us / 1e6:.0f} s")
                 machine.runtime.clock_error_us += jump_us
             case _:
-                pass
+                self._on_nodes(fault)
 
     def _victim(self) -> Machine | None:
-        alive = [m for m in self._world.machines.values() if self._can_be_struck(m)]
+        clients = (m for m in self._world.machines.values() if m.is_client)
+        alive = [machine for machine in clients if self._can_be_struck(machine)]
         return self._rng.choice(alive) if alive else None
 
     def _can_be_struck(self, machine: Machine) -> bool:
@@ -108,12 +113,12 @@ class Nemesis:
 
     def _kill(self, machine: Machine, fault: Fault) -> None:
         self._world.inject(fault, machine.name)
-        machine.process.kill()
+        machine.kill()
         self._replace(machine)
 
     def _stop(self, machine: Machine, fault: Fault) -> None:
         is_long = fault is Fault.STOPPED_LONG
-        for_s = self._rng.uniform(*LONG_STOP_S) if is_long else self._rng.expovariate(0.5)
+        for_s = self._rng.uniform(*self._long_stop_s) if is_long else self._rng.expovariate(0.5)
         if self._late and (is_long or self._rng.random() < 0.3):
             for_s = float("inf")
         self._world.inject(fault, machine.name, f"for {for_s:.3f} s")
@@ -163,7 +168,7 @@ class Nemesis:
         if trap is None or (trap.what, trap.is_before) != (what, is_before):
             return
         machine = self._world.machines[process.name]
-        if not self._can_be_struck(machine):
+        if not machine.is_client or not self._can_be_struck(machine):
             return
         self._trap = None
         self._world.say("world", f"ambush {'before' if is_before else 'after'} {what}")

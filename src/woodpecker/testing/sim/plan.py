@@ -24,7 +24,10 @@ STRIKES = (
     Fault.CUT_OFF,
     Fault.CLOCK_JUMP,
 )
-KINDS = ("object",)
+NODE_STRIKES = tuple(
+    fault for fault in Fault if fault.name.startswith(("NODE", "DISK", "NET_", "DRAINED"))
+)
+KINDS = ("object", "quorum")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +41,8 @@ class Plan:
         options: of the logs. interleave: processes take turns by chance. tiny: limits that only long
         logs reach (pages) are small. page_objects: of a listing.
         pace_ms, care_ms: pauses between calls of a writer's task and between the acts of a carer.
+        nodes, node_strikes, disk_bytes, net_ms, sync_ms: of kind quorum.
+        long_stop_s: how long a process is stopped that others take for dead.
         trims: "no", "hold" (cursors hold them), "free". With ``ends``, ``deletes``, ``alters`` logs
         are ended, deleted and made anew, altered. late_sleepers: some who were stopped wake only when
             all has been settled; late_trim: and trimmed away.
@@ -70,6 +75,12 @@ class Plan:
     alters: bool = False
     late_sleepers: bool = False
     late_trim: bool = False
+    nodes: int = 0
+    node_strikes: tuple[Fault, ...] = ()
+    disk_bytes: int = 256 << 20
+    net_ms: tuple[float, float] = (0.05, 1.0)
+    sync_ms: tuple[float, float] = (0.05, 0.5)
+    long_stop_s: tuple[float, float] = (60.0, 900.0)
     options: dict[str, Any] = field(default_factory=dict)
     on_objects: Weather = field(default_factory=Weather)
     on_records: Weather = field(default_factory=Weather)
@@ -102,7 +113,23 @@ def draw(seed: int, kind: str = "any") -> Plan:
     plan.theme = rng.choice((*THEMES, *[""] * (2 * len(THEMES))))
     if plan.theme:
         THEMES[plan.theme](plan, rng)
+    if plan.kind == "quorum":
+        _on_nodes(plan, rng)
     return plan
+
+
+def _on_nodes(plan: Plan, rng: random.Random) -> None:
+    """Nodes, and what befalls them; buckets then hold only what is sealed."""
+    plan.nodes = rng.choice((2, 3, 3, 3, 4, 5))
+    plan.options["mode"] = "quorum"
+    plan.options["replicas"] = 5 if plan.nodes == 5 and rng.random() < 0.5 else 3
+    if rng.random() < 0.85:
+        plan.node_strikes = tuple(fault for fault in NODE_STRIKES if rng.random() < 0.4)
+    plan.disk_bytes = rng.choice((24 << 20, 256 << 20, 256 << 20))
+    plan.net_ms = rng.choice(((0.05, 1.0), (0.5, 10.0), (5.0, 60.0)))
+    plan.sync_ms = rng.choice(((0.05, 0.5), (1.0, 10.0)))
+    plan.long_stop_s = (15.0, 60.0)
+    plan.strikes = tuple(fault for fault in plan.strikes if rng.random() < 0.6)
 
 
 def _any(rng: random.Random, kind: str) -> Plan:

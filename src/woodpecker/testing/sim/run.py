@@ -11,10 +11,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from woodpecker.core.ids import Kind
+from woodpecker.rpc.memory import Conditions
 from woodpecker.testing.sim import limits
+from woodpecker.testing.sim.fleet import Fleet
 from woodpecker.testing.sim.judge import Judge
 from woodpecker.testing.sim.loop import SimLoop, simulated_loop
 from woodpecker.testing.sim.nemesis import JUMP_US, Nemesis
+from woodpecker.testing.sim.node_nemesis import NodeNemesis
 from woodpecker.testing.sim.plan import Plan, draw
 from woodpecker.testing.sim.readers import CarerRole, FollowerRole
 from woodpecker.testing.sim.stage import Role, Stage
@@ -99,19 +103,30 @@ class Show:
         self._nemesis = Nemesis(
             world,
             random.Random(f"{world.seed} nemesis"),
-            strikes=plan.strikes,
+            strikes=(*plan.strikes, *plan.node_strikes),
             every_s=plan.strike_s,
             late=plan.late_sleepers,
+            long_stop_s=plan.long_stop_s,
             replace=self._replace,
+            on_nodes=self._strike_nodes,
         )
+        self._admins: list[asyncio.Task[None]] = []
+        self._fleet: Fleet | None = None
+        self._node_nemesis: NodeNemesis | None = None
+        if plan.nodes:
+            self._make_fleet()
         self._judge = Judge(self._stage)
 
     async def run(self) -> None:
         """Faults, healing, rest, judgement."""
+        if self._fleet is not None:
+            self._fleet.start(self._plan.nodes)
         await self._create_logs()
         self._cast()
         await self._suffer()
         self._heal()
+        if self._fleet is not None:
+            await self._fleet.wait_up()
         if not await self._rest():
             return
         await self._judge.settle()
@@ -119,8 +134,33 @@ class Show:
         if not await self._rest():
             return
         await self._judge.judge(self._followers())
+        if self._fleet is not None:
+            await self._fleet.end()
 
     # --- beginning ---
+
+    def _make_fleet(self) -> None:
+        world, plan = self._world, self._plan
+        world.kind = Kind.QUORUM
+        world.network.conditions = Conditions(delay_ms=plan.net_ms)
+        self._fleet = Fleet(
+            world,
+            random.Random(f"{world.seed} fleet"),
+            plan.weathers,
+            disk_bytes=plan.disk_bytes,
+            sync_ms=plan.sync_ms,
+        )
+        world.witness.copies_of = self._fleet.copies_of
+        rng = random.Random(f"{world.seed} node nemesis")
+        self._node_nemesis = NodeNemesis(world, self._fleet, rng, self._do)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task of the world."""
+        self._admins.append(self._loop.create_task(work, context=self._loop.world))
+
+    def _strike_nodes(self, fault: Fault) -> None:
+        if self._node_nemesis is not None:
+            self._node_nemesis.strike(fault)
 
     async def _create_logs(self) -> None:
         for number in range(self._plan.logs):
@@ -164,7 +204,8 @@ class Show:
     # --- faults, then none ---
 
     async def _suffer(self) -> None:
-        storm = asyncio.ensure_future(self._nemesis.run()) if self._plan.strikes else None
+        strikes = self._plan.strikes or self._plan.node_strikes
+        storm = asyncio.ensure_future(self._nemesis.run()) if strikes else None
         until_s = self._loop.time() + self._plan.active_s
         while self._goes_on(until_s):  # noqa: ASYNC110  several things end it; virtual time is free
             await asyncio.sleep(0.05)
@@ -180,6 +221,8 @@ class Show:
         self._world.say("world", "heals")
         self._replacing = False
         self._nemesis.stop()
+        if self._node_nemesis is not None:
+            self._node_nemesis.stop()
         for machine in self._world.machines.values():
             machine.calm()
         if not self._plan.late_sleepers:

@@ -53,7 +53,7 @@ class SimulatedProcess:
         Requests under way go on.
         """
         self._machine.world.inject(Fault.KILLED, self.name)
-        self._machine.process.kill()
+        self._machine.kill()
 
     def stop(self) -> None:
         """As SIGSTOP, until ``wake``."""

@@ -37,6 +37,23 @@ class Fault(StrEnum):
     STOPPED_LONG = "process stopped for minutes"
     CLOCK_WRONG = "wall clock wrong"
     CLOCK_JUMP = "wall clock jumps"
+    # what befalls nodes, their disks and the network
+    NODE_KILLED = "node killed"
+    NODE_POWER = "node without power"
+    NODE_AT_MESSAGE = "node down at a message"
+    NODE_STOPPED = "node stopped and woken"
+    NODE_LOST = "node lost its disk"
+    NODE_FLIPPED = "bit flipped in a journal"
+    NODE_SET_BACK = "old disk put back"
+    NODES_ALL_DOWN = "all nodes without power"
+    DISK_ERROR = "disk fails a write"
+    DISK_SLOW = "disk slow"
+    DRAINED = "node drained"
+    NET_CUT = "network cut"
+    NET_ONE_WAY = "network cut in one direction"
+    NET_RESET = "connections reset"
+    NET_SLOW = "network slow"
+    NET_LOSSY = "network loses messages"
     # what users do
     GAVE_UP = "call cancelled"
 

@@ -30,6 +30,7 @@ class Witness:
     """See the module.
 
     Attributes:
+        copies_of: synced blocks on each member that serves, and how many do not (kind quorum).
         archive: by log id, the entries of every segment as it was closed, as views of readers.
     """
 
@@ -44,6 +45,7 @@ class Witness:
         self._runtime = runtime
         self._fail = fail
         self._coverage = coverage
+        self.copies_of: Callable[[str, Segment], tuple[list[list[bytes]], int]] | None = None
         self._last: dict[str, Manifest] = {}  # by log id
         self._ends: dict[tuple[str, int], End] = {}  # by log id and segment
         self._kept: dict[str, set[int]] = {}  # by log id: segments in the archive
@@ -109,6 +111,8 @@ class Witness:
             self._ends[manifest.log_id, after.id] = after.end
             if after.kind is Kind.OBJECT:
                 self._closed(manifest, after)
+            elif after.kind is Kind.QUORUM and self.copies_of is not None:
+                self._closed_on_nodes(manifest, after)
         if before.state is not State.SEALED and after.state is State.SEALED:
             self._coverage["manifest: sealed"] += 1
             self._sealed(manifest, after)
@@ -132,6 +136,21 @@ class Witness:
         if mark is None or not endmark.is_mark_size(len(mark.data)):
             self._fail("I4", f"{where}: no mark stops its writer")
         self._keep(manifest, segment, b"".join(parts), where)
+
+    def _closed_on_nodes(self, manifest: Manifest, segment: Segment) -> None:
+        """Before the CAS so many members hold everything up to E, or the sealed object is there."""
+        assert segment.end is not None and segment.ensemble is not None
+        assert self.copies_of is not None
+        end = segment.end
+        where = f"{manifest.name} segment {segment.id}, closed at {end.seq}"
+        copies, unknown = self.copies_of(manifest.log_id, segment)
+        whole = [copy for copy in copies if len(copy) > end.block]
+        key = keys.sealed(manifest.log_id, segment.id, end.seq, end.digest)
+        if len(whole) + unknown < segment.ensemble.acks and key not in self._bucket.objects:
+            counts = [len(copy) for copy in copies]
+            self._fail("I1", f"{where}: {len(whole)} nodes hold it whole, the others {counts}")
+        for copy in whole:
+            self._keep(manifest, segment, b"".join(copy[: end.block + 1]), where)
 
     def _sealed(self, manifest: Manifest, segment: Segment) -> None:
         """The object must be there, whole, the chain unbroken."""

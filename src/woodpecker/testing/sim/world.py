@@ -10,26 +10,21 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from woodpecker.client.client import Client
-from woodpecker.client.environment import Environment
 from woodpecker.core.ids import Kind
-from woodpecker.errors import InvalidRequest
-from woodpecker.metadata.catalog import Catalog
 from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
 from woodpecker.observability.base import Silent
 from woodpecker.observability.names import Counter as Count
 from woodpecker.observability.names import Event as Happening
 from woodpecker.observability.names import Span
-from woodpecker.segments.base import SegmentStore
-from woodpecker.segments.object import ObjectSegments
-from woodpecker.storage.base import ObjectStore
+from woodpecker.rpc.memory import MemoryNetwork
 from woodpecker.storage.memory import MemoryBucket, MemoryObjectStore
-from woodpecker.store_marker import check_store
 from woodpecker.testing.checkers import Violation
 from woodpecker.testing.history import Event
 from woodpecker.testing.recorder import Recorder
 from woodpecker.testing.sim.line import Line, Server
 from woodpecker.testing.sim.loop import Process, SimLoop
 from woodpecker.testing.sim.objects import SimObjectStore
+from woodpecker.testing.sim.places import Places
 from woodpecker.testing.sim.records import SimMetadata
 from woodpecker.testing.sim.trace import Trace
 from woodpecker.testing.sim.weather import Fault, Weather
@@ -97,10 +92,12 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.bucket = MemoryBucket()
         self.page_objects = 1000
+        self.kind = Kind.OBJECT  # of new logs
         runtime = SimRuntime(loop, f"{seed} world")
         self.runtime = runtime
         self.objects = MemoryObjectStore(self.bucket, runtime, name="sim")
         self.records = MemoryMetadata(runtime, MemoryRecords(), name="sim")
+        self.network = MemoryNetwork(runtime)
         self.to_objects = self._server("objects")
         self.to_records = self._server("records")
         self.witness = Witness(self.bucket, runtime, self.fail, self.coverage)
@@ -167,6 +164,7 @@ class Machine:
             Line(world.to_records, self.process, on_records, chance),
         )
         self.task: asyncio.Task[None] | None = None
+        self.is_client = True  # else it is a node, or the judge
         self.began_ms = self.runtime.monotonic_ms()
         self.held = 0  # what its writers counted as pending when they had ended
 
@@ -195,10 +193,37 @@ class Machine:
 
         return Recorder(self.name, self.world.now_ns, write)
 
+    def places(self) -> Places:
+        """The adapters of a client of the simulated store."""
+        world = self.world
+        return Places(
+            name=self.name,
+            runtime=self.runtime,
+            observer=Noting(self),
+            objects=SimObjectStore(
+                world.bucket,
+                world.objects,
+                self.lines[0],
+                page_objects=world.page_objects,
+                before_delete=world.witness.before_delete,
+            ),
+            records=SimMetadata(
+                world.records, self.lines[1], self.runtime, after_put=world.witness.after_put
+            ),
+            network=world.network,
+            default_kind=world.kind,
+            trace=world.trace,
+        )
+
     def client(self, *, background: bool) -> Client:
         """A client of the simulated store."""
-        places = Places(self)
+        places = self.places()
         return Client(places.open, places.close, background=background)
+
+    def kill(self) -> None:
+        """As SIGKILL; its connections break."""
+        self.process.kill()
+        self.world.network.crash(self.name)
 
     def calm(self) -> None:
         """No faults on its lines any more."""
@@ -218,64 +243,6 @@ def _shown(event: Any) -> str:
     }  # fmt: skip
     more = " ".join(f"{key}={value}" for key, value in facts.items() if value is not None)
     return f"  #{event.number} {event.kind} {items} {more}"
-
-
-class Places:
-    """The adapters of one simulated client: kind ``object`` over the simulated bucket."""
-
-    def __init__(self, machine: Machine) -> None:
-        world, runtime = machine.world, machine.runtime
-        to_objects, to_records = machine.lines
-        self._runtime = runtime
-        self._observer = Noting(machine)
-        self._objects = SimObjectStore(
-            world.bucket,
-            world.objects,
-            to_objects,
-            page_objects=world.page_objects,
-            before_delete=world.witness.before_delete,
-        )
-        self._records = SimMetadata(
-            world.records, to_records, runtime, after_put=world.witness.after_put
-        )
-        self._segments = ObjectSegments(self._objects, runtime)
-
-    async def open(self) -> Environment:
-        """Reach the store; for ``Client``."""
-        await check_store(
-            self._objects, self._records, new_id=self._runtime.token(), may_create=True
-        )
-        return Environment(
-            url=self._objects.url,
-            runtime=self._runtime,
-            observer=self._observer,
-            catalog=Catalog(self._records, self._runtime),
-            places=self,
-        )
-
-    async def close(self) -> None:
-        """For ``Client``."""
-        await self._segments.close()
-        await self._records.close()
-        await self._objects.close()
-
-    @property
-    def default_kind(self) -> Kind:
-        return Kind.OBJECT
-
-    def objects(self, storage: str) -> ObjectStore:
-        return self._objects
-
-    def segments(self, kind: Kind, storage: str) -> SegmentStore:
-        self.check_kind(kind, storage)
-        return self._segments
-
-    def check_kind(self, kind: Kind, storage: str) -> None:
-        if kind is not Kind.OBJECT:
-            raise InvalidRequest(f"the simulator has no segments of kind {kind}")
-
-    async def admit(self, storage: str) -> str:
-        return storage
 
 
 class Noting(Silent):
