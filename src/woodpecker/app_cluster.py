@@ -37,7 +37,10 @@ class Cluster:
 
         Raises: Unavailable: none answers. InvalidRequest: they refuse us, or are no LogStore nodes.
         """
-        return (await self._nodes().link()).welcome
+        nodes = self._nodes()
+        welcome = (await nodes.link()).welcome
+        await nodes.close()  # most clients need no more of it; the next request connects again
+        return welcome
 
     @property
     def directory(self) -> NodeDirectory:

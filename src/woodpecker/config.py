@@ -176,6 +176,10 @@ class Config:
     def __iter__(self) -> Iterator[tuple[Setting, Chosen]]:
         return ((SETTINGS[name], chosen) for name, chosen in self._chosen.items())
 
+    def source(self, name: str) -> str:
+        """Where a setting comes from; "default" if from nowhere."""
+        return self._chosen[name].source
+
     def text(self, name: str) -> str | None:
         """A setting that is text or not set."""
         value = self[name]

@@ -205,8 +205,9 @@ async def test_flags_that_cannot_be(tmp_path: Path) -> None:
     serve = ("logstore", "serve")
     whole = ("--node", "n", "--dir", str(tmp_path / "n"), "--store", str(tmp_path / "s"))
     for flags, said in [
-        (("--dir", str(tmp_path)), b"logstore.node"),
-        (("--node", "n"), b"logstore.dir"),
+        (("--dir", str(tmp_path)), b"--node is missing"),
+        (("--node", "n"), b"--dir is missing"),
+        (("--node", "n", "--dir", str(tmp_path)), b"--store is missing"),
         ((*whole, "--listen", "nowhere"), b"HOST:PORT"),
         ((*whole, "--listen", "0.0.0.0:7100"), b"--advertise"),
         ((*whole, "--node", "a/b"), b"a/b"),

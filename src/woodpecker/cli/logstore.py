@@ -6,10 +6,12 @@ import gc
 import logging
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from woodpecker.cli.exits import INTERNAL
 from woodpecker.cli.session import Session
 from woodpecker.cli.setting_flags import with_settings
 from woodpecker.config import SETTINGS, Config
@@ -22,6 +24,7 @@ FLAGS = (
     *(name for name in SETTINGS if name.startswith("logstore.")),
 )  # fmt: skip
 KILLED = 143
+END_LIMIT_S = 30.0  # longer than all parts take to end, each bounded
 GC_THRESHOLDS = (50_000, 20, 1_000)
 
 
@@ -70,7 +73,15 @@ async def _serve(settings: ServiceSettings, *, as_json: bool) -> None:
             if await done_before(stop, start()):
                 await service.run(stop)
         finally:
+            _end_for_sure()
             await service.close()
+
+
+def _end_for_sure() -> None:
+    """However a disk or a store hangs: the process ends."""
+    timer = threading.Timer(END_LIMIT_S, os._exit, (INTERNAL,))
+    timer.daemon = True
+    timer.start()
 
 
 def _settings(config: Config) -> ServiceSettings:
@@ -78,6 +89,8 @@ def _settings(config: Config) -> ServiceSettings:
     from woodpecker.logstore.service import make_settings
 
     values = {setting.name.replace("logstore.", ""): chosen.value for setting, chosen in config}
+    if config.source("store") == "default":  # a command's; a node's must be said
+        values["store"] = None
     return make_settings(values, os.environ)
 
 

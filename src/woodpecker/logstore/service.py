@@ -56,6 +56,12 @@ CLOSE_TIMEOUT_S = 15.0
 MAX_FENCES = 100  # told of one by one
 ANY_HOST = ("0.0.0.0", "::")  # noqa: S104  compared with, not listened on
 
+_NEEDED = {
+    "node": "the name of this node, for ever",
+    "dir": "where its journal lies, on a local disk",
+    "store": "the bucket or directory that it seals into",
+}
+
 T = TypeVar("T")
 
 _log = logging.getLogger("woodpecker.logstore")
@@ -91,9 +97,9 @@ class Ready:
 
 def make_settings(values: Mapping[str, Any], environ: Mapping[str, str]) -> ServiceSettings:
     """From settings by name, without their table. Raises: InvalidRequest: missing, wrong, contradictory."""
-    for name, what in (("node", "the name of this node"), ("dir", "where its journal lies")):
+    for name, what in _NEEDED.items():
         if not values[name]:
-            raise InvalidRequest(f"logstore.{name} is not set: give --{name}, {what}")
+            raise InvalidRequest(f"--{name} is missing: {what}")
     store = str(values["store"])
     if store.startswith((SCHEME, "memory://")):
         raise InvalidRequest(

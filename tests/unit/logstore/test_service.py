@@ -106,10 +106,12 @@ def test_settings_that_cannot_be(tmp_path: Path, flags, said) -> None:
 
 def test_missing_settings_are_named(tmp_path: Path) -> None:
     values = dict.fromkeys(("node", "dir", "store"), None)
-    with pytest.raises(InvalidRequest, match="give --node"):
+    with pytest.raises(InvalidRequest, match="--node is missing"):
         make_settings(values, {})
-    with pytest.raises(InvalidRequest, match="give --dir"):
+    with pytest.raises(InvalidRequest, match="--dir is missing"):
         make_settings({**values, "node": "n"}, {})
+    with pytest.raises(InvalidRequest, match="--store is missing"):
+        make_settings({**values, "node": "n", "dir": "d"}, {})
 
 
 def test_what_clients_are_told_has_no_secrets() -> None:
