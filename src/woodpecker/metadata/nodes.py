@@ -100,8 +100,11 @@ class NodeDirectory:
         key = rule, ensemble.members
         if key not in self._judged:
             members = [(member.node, member.incarnation) for member in ensemble.members]
-            candidates = self._candidates(failing_ms=FAILING_MS)
-            self._judged[key] = is_better_known(candidates, rule, members)
+            # a blip is no reason to leave a node, and nobody leaves for a node that ``choose`` avoids
+            self._judged[key] = all(
+                is_better_known(self._candidates(failing_ms=failing_ms), rule, members)
+                for failing_ms in (FAILING_MS, 0.0)
+            )
         return self._judged[key]
 
     def failed(self, node: str) -> None:

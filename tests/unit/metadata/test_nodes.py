@@ -309,6 +309,20 @@ async def test_a_broken_link_makes_no_writer_roll_but_a_node_that_stays_away_doe
         assert not directory.wanted(ensemble, LOG)
 
 
+@on_virtual_time
+async def test_what_was_just_chosen_without_a_failed_node_is_not_given_up_for_it() -> None:
+    async with a_cell(nodes=3) as cell:
+        directory = cell.directory()
+        await directory.choose(LOG)
+        directory.failed("n1")
+        two = await directory.choose(LOG)
+        assert names(two) == {"n2", "n3"}
+        assert not directory.wanted(two, LOG)  # it would be chosen again
+        directory.answered("n1")
+        await cell.runtime.sleep_ms(1_001)
+        assert directory.wanted(two, LOG)
+
+
 # --- closing -----------------------------------------------------------------------------------------
 
 
