@@ -1,8 +1,8 @@
 """What a node can do at best: receives blocks over TCP, writes them durably, says so, and nothing else.
 
 ``serve`` runs in a process of its own. A connection begins with ``SETUP``: bytes of a block, index of the
-method, whether the next block is received while one is written. Then come blocks without any frame; each
-is answered with one byte once it is durable.
+method, whether the next block is received while one is written, whether the blocks of the file are fresh
+(``SyncedFile``). Then come blocks without any frame; each is answered with one byte once it is durable.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ import mmap
 import socket
 import struct
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
 from woodpecker.bench.raw_file import SMALL_BYTES, SyncedFile
 
-SETUP = struct.Struct("<IBB")
+SETUP = struct.Struct("<IBBB")
 BUFFERS = 8
 SOCKET_BYTES = 4 << 20
 
 
 def serve(path: Path) -> None:
     """Serve one connection after the other until killed; prints the methods and the port first."""
-    file = SyncedFile(path)
+    files = [SyncedFile(path), SyncedFile(path.with_suffix(".fresh"), is_fresh=True)]
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        print(listener.getsockname()[1], *file.methods, flush=True)
+        print(listener.getsockname()[1], *files[0].methods, flush=True)
         while True:
             connection, _ = listener.accept()
             with connection:
                 _tune(connection)
-                _serve(connection, file)
+                _serve(connection, files)
 
 
 def _tune(connection: socket.socket) -> None:
@@ -39,11 +40,12 @@ def _tune(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)
 
 
-def _serve(connection: socket.socket, file: SyncedFile) -> None:
+def _serve(connection: socket.socket, files: Sequence[SyncedFile]) -> None:
     setup = memoryview(bytearray(SETUP.size))
     if not _receive(connection, setup):
         return
-    size, method, is_overlapped = SETUP.unpack(setup)
+    size, method, is_overlapped, is_fresh = SETUP.unpack(setup)
+    file = files[is_fresh]
     pages = -(-size // SMALL_BYTES) * SMALL_BYTES
     if is_overlapped:
         _overlapped(connection, file, file.methods[method], size, pages)

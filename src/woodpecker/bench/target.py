@@ -77,7 +77,8 @@ class Target:
 
     def connect(self, *, background: bool = True) -> Client:
         """A client of the scratch store, not open yet."""
-        observer = SILENT if self.is_file else self.requests
+        counts = self.nodes is None and not self.is_file
+        observer = self.requests if counts else SILENT
         return connect(self.url, background=background, observer=observer)
 
     async def create_log(self, client: Client, name: str, *, may_roll: bool = True) -> Log:
