@@ -147,6 +147,23 @@ def test_the_choice_is_as_good_as_the_best_of_all_sets(cluster, rule, seed):
     assert found[:exact] == best[:exact]
 
 
+cells = st.tuples(st.sampled_from("abcde"), st.sampled_from("vwxyz"))
+
+
+@settings(max_examples=600, deadline=None)
+@given(nodes=st.lists(cells, min_size=2, max_size=9), seed=st.integers(0, 2**32))
+def test_both_dimensions_are_kept_wherever_that_can_be_done(nodes, seed):
+    cluster = [
+        Candidate(node=f"n{index}", zone=zone, group=group)
+        for index, (zone, group) in enumerate(nodes)
+    ]
+    for replicas in (3, 5):
+        rule = Rule(replicas=replicas, is_hard=True)
+        chosen = choose(cluster, rule, chances(cluster, seed))
+        best = best_price(cluster, rule)
+        assert (None if isinstance(chosen, str) else -len(chosen)) == (best and best[1])
+
+
 @settings(max_examples=300, deadline=None)
 @given(cluster=clusters(), rule=rules, seed=st.integers(0, 2**32))
 def test_the_same_chances_give_the_same_choice(cluster, rule, seed):

@@ -308,6 +308,8 @@ def _fill(
             if _completes([*chosen, candidate], pool, size, zones.most, groups.most):
                 chosen.append(candidate)
                 break
+        else:
+            raise AssertionError("what can be completed has a next member")
     return tuple(chosen)
 
 

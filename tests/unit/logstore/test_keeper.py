@@ -406,6 +406,35 @@ async def test_a_writer_that_came_back_meanwhile_is_left_alone() -> None:
         await cell.abandoned[-1].append(b"mine too")
 
 
+@on_virtual_time
+async def test_a_writer_that_went_on_meanwhile_is_left_alone() -> None:
+    async with a_cell() as cell:
+        cell.start("n1")
+        log = await cell.log(segments=0)
+        cell.abandoned.append(await log.open_writer())
+        await cell.abandoned[0].append(b"one")
+        await cell.settle()
+        seen = await cell.client.catalog.read("orders")
+        assert seen.open_segment is not None
+        await cell.abandoned[0].append(b"two")  # rolls: the same writer, another segment
+        await cell.settle()
+        await cell.keepers["n1"]._close(seen, seen.open_segment)
+        await cell.abandoned[0].append(b"three")
+
+
+@on_virtual_time
+async def test_a_segment_of_which_nothing_is_here_need_not_move_from_here() -> None:
+    async with a_cell() as cell:
+        cell.start("n1")
+        log = await cell.log(segments=0, is_open=True)
+        node = cell.nodes["n1"]
+        node.idle_ms = 10 * ABSENT_MS
+        node.copies[log.log_id] = {1: 0, 5: BLOCK_BYTES}  # a fence alone; one that is not open
+        cell.keepers["n1"].on_state(NodeState.DRAINING)
+        await cell.settle(3 * ABSENT_MS)
+        assert await cell.states() == [OPEN]
+
+
 # --- many logs ---------------------------------------------------------------------------------------
 
 
