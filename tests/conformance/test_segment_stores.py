@@ -76,9 +76,9 @@ class TestQuorumOnSmallNodes(SegmentStoreSuite):
     lags = True
 
     @pytest.fixture
-    def open_store(self):
+    def open_store(self, request):
         cluster = FakeCluster(3, runtime=RUNTIME)
-        cluster.forgets = True
+        cluster.forgets = "dropped" in request.node.name
 
         def open_one():
             for node in cluster.nodes.values():
@@ -109,15 +109,16 @@ class TestQuorum(SegmentStoreSuite):
     lags = True
 
     @pytest_asyncio.fixture
-    async def open_store(self):
+    async def open_store(self, request):
         cluster = FakeCluster(3, runtime=RUNTIME)
+        forgets = "dropped" in request.node.name
         nodes: list[Node] = []
         for name, fake in cluster.nodes.items():
             disk = SimDisk(random.Random(0), capacity_bytes=1 << 28)
             settings = NodeSettings(node=name, file_bytes=16 << 20, keep_free_bytes=0)
             nodes.append(await Node.open(disk.open(), RUNTIME, settings=settings))
             fake.disk.incarnation = nodes[-1].identity.incarnation
-            cluster.network.serve(name, Forgetful(nodes[-1]))
+            cluster.network.serve(name, Forgetful(nodes[-1]) if forgets else nodes[-1])
         yield lambda: cluster.store(f"client {len(cluster.stores)}")
         for node in nodes:
             await node.close()

@@ -128,7 +128,9 @@ class NodeKeeper:
 
     async def upload(self, name: str, log_id: str, segment_id: int, end: End) -> None:
         """Write the sealed object of a segment that ends at ``end``; see the port."""
-        manifest = await self._env.catalog.read(name, log_id=log_id)
+        manifest = (await self._env.catalog.load(name)).manifest
+        if manifest is None or manifest.is_tombstone or manifest.log_id != log_id:
+            raise NotFound(f"log {name!r} was deleted")  # one that is just being deleted is taken over
         segment = next((s for s in manifest.segments if s.id == segment_id), None)
         if segment is None:
             raise NotFound(f"log {name!r}: segment {segment_id} is not in its manifest any more")

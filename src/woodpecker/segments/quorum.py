@@ -18,7 +18,7 @@ from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.base import ReadManifest, Recovered, SealedTail, SegmentRef
 from woodpecker.segments.quorum_base import Nodes
 from woodpecker.segments.quorum_copies import Copies
-from woodpecker.segments.quorum_links import CONNECT_MS, Links, Peer
+from woodpecker.segments.quorum_links import CONNECT_MS, TELL_MS, Links, Peer
 from woodpecker.segments.quorum_reader import Confirmed, QuorumSource
 from woodpecker.segments.quorum_recovery import Recovery
 from woodpecker.segments.quorum_watch import Watch
@@ -27,7 +27,6 @@ from woodpecker.storage.base import ObjectStore
 
 CHOICES = 3  # ensembles tried, one after the other, for one all of whose members can be reached
 GRACE_MS = 500.0  # for the slowest members, once enough can be reached
-TELL_MS = 5_000
 
 
 class QuorumSegments:
@@ -123,11 +122,17 @@ class QuorumSegments:
 
     async def recover(self, ref: SegmentRef, *, token: str) -> Recovered:
         """Fence the members, find the end, copy until enough have it (see the port)."""
-        return await Recovery(Copies(self._links, ref), self._runtime, token=token).recover()
+        copies = Copies(self._links, ref)
+        found = await Recovery(copies, self._runtime, token=token).recover()
+        self._watch.announce(ref.name, copies.peers)
+        return found
 
     async def salvage(self, ref: SegmentRef, *, token: str) -> Recovered:
         """What the members that answer have, up to the first block that none of them can show."""
-        return await Recovery(Copies(self._links, ref), self._runtime, token=token).salvage()
+        copies = Copies(self._links, ref)
+        found = await Recovery(copies, self._runtime, token=token).salvage()
+        self._watch.announce(ref.name, copies.peers)
+        return found
 
     # --- reading ---
 

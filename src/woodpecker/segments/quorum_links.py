@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from woodpecker.codec.compression import Buffer
-from woodpecker.codec.messages import Refused, Request
+from woodpecker.codec.messages import Refused, Request, Tell
 from woodpecker.core.backoff import delay_ms
 from woodpecker.core.manifest import Member
 from woodpecker.errors import (
@@ -26,6 +26,7 @@ from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.quorum_base import Nodes
 
 CONNECT_MS = 3_000
+TELL_MS = 5_000
 STEADY_MS = 1_000.0  # a link that broke sooner counts as a failed try
 AWAY_MS = 2_000.0  # a member that cannot be reached for so long is to be replaced
 PROBE_MS = 600_000.0  # a node that went away is looked for so long though nobody needs it any more
@@ -187,6 +188,14 @@ class Peer:
             raise _BY_CODE.get(message.code, Unavailable)(f"{self}: {message.text}")
         return answer
 
+    def tell(self, name: str) -> asyncio.Future[Answer] | None:
+        """Let the node know that the manifest of log ``name`` has moved, if it can be reached now."""
+        if self.link is None or not self.link.is_open:
+            return None
+        future = self.link.send(Tell(name=name), timeout_ms=TELL_MS)
+        future.add_done_callback(_look_at_error)
+        return future
+
     def __str__(self) -> str:
         return f"node {self.member.node}"
 
@@ -293,6 +302,12 @@ class Peer:
         outcome, self._outcome = self._outcome, None
         if outcome is not None:
             outcome.set_result(None)
+
+
+def _look_at_error(future: asyncio.Future[Answer]) -> None:
+    """Nobody waits for it: a node that was not told finds out by itself."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Links:

@@ -8,14 +8,17 @@ nothing is done but that.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Protocol
 
 from woodpecker.core.manifest import Ensemble, Manifest
 from woodpecker.core.rolling import MOVE_EVERY_MS, MOVES_AT_ONCE, Moves, moved
 from woodpecker.errors import WoodpeckerError
+from woodpecker.rpc.base import Answer
 from woodpecker.runtime.runtime import Runtime
-from woodpecker.segments.quorum_links import Links
+from woodpecker.segments.quorum_links import Links, Peer
 
 TICK_MS = 250.0
 SWEEP_TICKS = 120  # ticks in which every writer is asked whether better nodes are there
@@ -23,6 +26,8 @@ SWEEP_LEAST = 8  # writers of each tick
 MOVES_A_TICK = 64  # segments that begin to move in one tick: thousands together would trample
 TELL_MS = 1.0  # after an acknowledgement: then no block has followed that tells readers
 TELL_AGAIN_MS = 5.0
+NEWS_MS = 500.0  # after a segment was ended: then the closing CAS has come through, most likely
+LAST_NEWS_S = 1.0
 BEHIND_BYTES = 128 << 20  # acknowledged, and kept for slow members, of all writers
 
 
@@ -92,6 +97,8 @@ class Watch:
         self._judging: asyncio.Task[None] | None = None
         self._to_tell: dict[Writer, None] = {}
         self._teller: asyncio.TimerHandle | None = None
+        self._news: dict[tuple[str, Peer], None] = {}  # log and node to be told of its manifest
+        self._newsboy: asyncio.TimerHandle | None = None
 
     def now_ms(self) -> float:
         """Of the runtime's clock."""
@@ -135,9 +142,12 @@ class Watch:
         """Look after nothing any more; writers that are still there end."""
         for writer in list(self.writers.values()):
             writer.end("the client was closed before its writer")
-        for timer in (self._ticker, self._teller):
+        for timer in (self._ticker, self._teller, self._newsboy):
             if timer is not None:
                 timer.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_NEWS_S):
+                await asyncio.gather(*self._spread_news(), return_exceptions=True)
         if self._judging is not None:
             self._judging.cancel()
             await asyncio.gather(self._judging, return_exceptions=True)
@@ -169,6 +179,25 @@ class Watch:
                 self._to_tell[writer] = None
         if self._to_tell:
             self._arm_teller(TELL_AGAIN_MS)
+
+    # --- telling of manifests ---
+
+    def announce(self, name: str, peers: Iterable[Peer]) -> None:
+        """The manifest of log ``name`` is about to move: tell nodes a little later, or when all ends.
+
+        Nodes that seal it soon make redundancy whole again; those that do not hear of it look by themselves,
+        much later.
+        """
+        self._news |= dict.fromkeys((name, peer) for peer in peers)
+        if self._newsboy is None and self._news:
+            loop = asyncio.get_running_loop()
+            self._newsboy = loop.call_later(NEWS_MS / 1000, self._spread_news)
+
+    def _spread_news(self) -> list[asyncio.Future[Answer]]:
+        self._newsboy = None
+        news, self._news = self._news, {}
+        told = [peer.tell(name) for name, peer in news]
+        return [future for future in told if future is not None]
 
     # --- ticks ---
 

@@ -197,6 +197,7 @@ class QuorumSegmentWriter:
         if self._ended is not None:
             raise self._ended
         assert self.pipeline.lac == self.pipeline.sent == end.block, "finish() comes after the last"
+        self._watch.announce(self.name, (pipe.peer for pipe in self._pipes))
         await self._leave(Closed(f"{self._where()} is closed at seq {end.seq}"))
 
     async def abandon(self) -> None:
