@@ -130,7 +130,7 @@ def best_price(cluster: list[Candidate], rule: Rule) -> tuple[int, int, bool, in
 # --- properties --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(cluster=clusters(), rule=rules, seed=st.integers(0, 2**32))
 def test_the_choice_is_as_good_as_the_best_of_all_sets(cluster, rule, seed):
     chosen = choose(cluster, rule, chances(cluster, seed))
@@ -150,7 +150,7 @@ def test_the_choice_is_as_good_as_the_best_of_all_sets(cluster, rule, seed):
 cells = st.tuples(st.sampled_from("abcde"), st.sampled_from("vwxyz"))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(nodes=st.lists(cells, min_size=2, max_size=9), seed=st.integers(0, 2**32))
 def test_both_dimensions_are_kept_wherever_that_can_be_done(nodes, seed):
     cluster = [
@@ -171,7 +171,7 @@ def test_the_same_chances_give_the_same_choice(cluster, rule, seed):
     assert choose(cluster, rule, drawn) == choose(list(cluster), rule, list(drawn))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(cluster=clusters(), rule=rules, seed=st.integers(0, 2**32))
 def test_what_was_just_chosen_is_not_bettered(cluster, rule, seed):
     """Else a writer would roll for ever."""
@@ -211,7 +211,7 @@ def test_a_refusal_names_every_node_that_is_out(cluster, rule, seed):
 
 # --- statistics --------------------------------------------------------------------------------------
 
-DRAWS = 6000
+DRAWS = 3000
 
 
 def cluster_of(**by_zone: int) -> list[Candidate]:
