@@ -47,6 +47,7 @@ from woodpecker.metadata.node_session import NodeSession
 from woodpecker.observability.logging import LoggingObserver
 from woodpecker.observability.prometheus import PrometheusObserver
 from woodpecker.observability.several import Several
+from woodpecker.rpc.settings import WireSettings
 from woodpecker.rpc.tcp import serve
 from woodpecker.rpc.tcp_server import TcpServer
 from woodpecker.runtime.runtime import SystemRuntime
@@ -190,8 +191,7 @@ class Service:
         self._keeper = keeper = NodeKeeper(env, node, cluster_of(client).directory)
         node.attach(keeper)
         self._parts.push_async_callback(keeper.stop)
-        host, port = settings.listen
-        self._server = server = await serve(node, host, port, self._runtime, settings.access)
+        self._server = server = await self._serve(node)
         self._parts.push_async_callback(server.close)
         address = settings.advertise or server.address
         self._parts.push_async_callback(session.stop)
@@ -312,6 +312,13 @@ class Service:
         watching = self._runtime.spawn(self._watch(node), "watch the node")
         self._parts.callback(watching.cancel)
         return node
+
+    async def _serve(self, node: Node) -> TcpServer:
+        """Blocks that fit into no journal file are refused before they are received."""
+        host, port = self._settings.listen
+        most = min(WireSettings().max_payload_bytes, self._settings.node.max_block_bytes)
+        wire = WireSettings(max_payload_bytes=most)
+        return await serve(node, host, port, self._runtime, self._settings.access, wire)
 
     async def _close_node(self, node: Node) -> None:
         await node.close(clean=self._error is None)
