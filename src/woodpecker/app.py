@@ -325,9 +325,9 @@ class _Parts:
     def check_kind(self, kind: Kind, storage: str) -> None:
         if kind is Kind.QUORUM and self._settings.scheme == "memory":
             raise InvalidRequest("mode 'quorum' needs LogStore nodes: no node can reach memory://")
-        if kind is Kind.OBJECT and not self._has_rights:
+        if kind is not Kind.QUORUM and not self._has_rights:
             raise InvalidRequest(
-                f"mode 'object' needs rights on {self._settings.url}, which this client has not"
+                f"segments of mode '{kind}' need rights on {self._settings.url}, which this client has not"
             )
         if kind is Kind.FILE and self._buffer_for(storage) is None:
             raise InvalidRequest(

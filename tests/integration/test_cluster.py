@@ -261,7 +261,7 @@ async def test_segments_and_their_replicas_are_shown(cluster) -> None:
 
 
 async def test_the_same_directory_goes_on(tmp_path) -> None:
-    async with dev_cluster(tmp_path, keep=True) as cluster:
+    async with dev_cluster(tmp_path, "--zones", keep=True) as cluster:
         url = cluster.url
         async with wp.connect(url) as client:
             log = await client.create_log("orders")
@@ -269,6 +269,8 @@ async def test_the_same_directory_goes_on(tmp_path) -> None:
                 await writer.append(b"paid")
     async with dev_cluster(tmp_path) as cluster:
         assert cluster.url == url
+        shown = await asyncio.to_thread(command, "--store", url, "-o", "json", "node", "list")
+        assert [node["zone"] for node in json.loads(shown)] == ["zone-1", "zone-2", "zone-3"]
         async with wp.connect(url) as client:
             log = await client.open_log("orders")
             async with await log.open_writer() as writer:

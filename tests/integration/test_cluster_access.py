@@ -182,8 +182,9 @@ async def _use_without_rights(url: str, store: str, bucket: SeaweedServer) -> No
         assert list((await read_all(log)).values()) == [b"entry %d" % n for n in range(10)]
         assert (await log.verify()).next_seq == 10
         assert shown.options.mode is Kind.QUORUM
-        with pytest.raises(wp.InvalidRequest, match="rights"):
-            await client.create_log("x", mode="object")
+        for mode in ("object", "file"):
+            with pytest.raises(wp.InvalidRequest, match="rights"):
+                await client.create_log("x", mode=mode)
         with pytest.raises(wp.InvalidRequest, match="rights"):
             await log.alter(storage="s3://elsewhere/x")
         with pytest.raises(wp.InvalidRequest, match="rights"):
