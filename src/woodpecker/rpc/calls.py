@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from woodpecker.codec.messages import Request
 from woodpecker.errors import Unavailable
@@ -14,8 +14,7 @@ COARSE_MS, FINE_MS = 100, 5  # time-outs are rounded up to these, so that many s
 FINE_BELOW_MS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(NamedTuple):
     future: asyncio.Future[Answer]
     request: type[Request]
     timeout_ms: int

@@ -26,7 +26,15 @@ REQUEST_COST_BYTES = 256  # what a request without payload weighs in flow contro
 _REQUESTS = frozenset(get_args(Request)) - {Hello}
 
 Send = Callable[[bytes, Sequence[Buffer]], None]
-Weigh = Callable[[int], None]
+
+
+class Load:
+    """What several connections together have unanswered."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
 
 
 class Desk:
@@ -34,15 +42,19 @@ class Desk:
 
     Args:
         send: takes the frame of a reply and the parts of its payload.
-        weigh: told by how much ``unanswered_bytes`` has changed.
+        relieved: told that ``unanswered_bytes`` has become less.
+        load: to which this connection adds its part.
     Attributes:
         unanswered_bytes: weight of what was taken and not answered, for flow control.
     """
 
-    def __init__(self, handler: Handler, send: Send, weigh: Weigh) -> None:
+    def __init__(
+        self, handler: Handler, send: Send, relieved: Callable[[], None], load: Load
+    ) -> None:
         self._handler = handler
         self._send = send
-        self._weigh = weigh
+        self._relieved = relieved
+        self._load = load
         self._is_closed = False
         self.unanswered_bytes = 0
 
@@ -62,8 +74,8 @@ class Desk:
             self.send(Done(), number)
             return
         weight = REQUEST_COST_BYTES + len(payload) if number else 0
-        if weight:
-            self.weigh(weight)
+        self.unanswered_bytes += weight
+        self._load.bytes += weight
         answer = DeskResponder(self, number, weight)
         try:
             self._handler.handle(message, payload, answer)  # type: ignore[arg-type]  # seen above
@@ -80,15 +92,17 @@ class Desk:
             head, parts = encode(_refusal(error), number), ()
         self._send(head, parts)
 
-    def weigh(self, change_bytes: int) -> None:
-        """A request came or was answered."""
+    def answered(self, weight_bytes: int) -> None:
+        """A request that weighed so much is answered."""
         if not self._is_closed:
-            self.unanswered_bytes += change_bytes
-            self._weigh(change_bytes)
+            self.unanswered_bytes -= weight_bytes
+            self._load.bytes -= weight_bytes
+            self._relieved()
 
     def close(self) -> None:
         """The connection is gone: replies are dropped, and weigh nothing."""
-        self.weigh(-self.unanswered_bytes)
+        self._load.bytes -= self.unanswered_bytes
+        self.unanswered_bytes = 0
         self._is_closed = True
 
     def _failed(self, message: AnyMessage, error: Exception, answer: DeskResponder) -> None:
@@ -120,8 +134,7 @@ class DeskResponder:
         else:
             parts = (payload,) if len(payload) else ()
         self._desk.send(message, self._number, parts)
-        if self._weight:
-            self._desk.weigh(-self._weight)
+        self._desk.answered(self._weight)
 
 
 def _refusal(error: Exception) -> Refused:

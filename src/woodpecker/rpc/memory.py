@@ -22,7 +22,7 @@ from woodpecker.codec.messages import AnyMessage, Reply, Request, Welcome
 from woodpecker.errors import Closed, Corrupt, InvalidRequest, Unavailable
 from woodpecker.rpc.base import Answer, Handler
 from woodpecker.rpc.calls import Calls
-from woodpecker.rpc.desk import Desk
+from woodpecker.rpc.desk import Desk, Load
 from woodpecker.runtime.runtime import Runtime
 
 MAX_UNANSWERED_BYTES = 32 << 20
@@ -276,7 +276,7 @@ class _Line:
         self._network = network
         self._snapped = snapped
         self._context = contextvars.copy_context()
-        self._desk = Desk(server.handler, self._answer, self._weighed)
+        self._desk = Desk(server.handler, self._answer, self._relieved, Load())
         self._parser = Parser(self._desk.allocate)
         self.there = _Pipe(network, way, self._take, self._lost, server.context, self._is_full)
         self._back = _Pipe(network, way[::-1], received, self._lost, self._context, lambda: False)
@@ -314,7 +314,7 @@ class _Line:
     def _is_full(self) -> bool:
         return self._desk.unanswered_bytes > self._network.max_unanswered_bytes
 
-    def _weighed(self, _change: int) -> None:
+    def _relieved(self) -> None:
         self.there.go_on()
 
 

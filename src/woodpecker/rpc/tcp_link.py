@@ -58,11 +58,13 @@ class TcpLink:
         self._check = check
         self._ended = ended
         self._calls = Calls(self._peer)
+        self.is_open = True  # not part of the hello: nobody has the link before its end
         self._closed = asyncio.Event()
         self._asked: Challenge | None = None
         self._said: Hello | None = None
         self._why_closed = "the link is closed"
         self._is_greeted = False
+        self._max_payload_bytes = MAX_PAYLOAD_BYTES
 
     # --- Link ---
 
@@ -73,13 +75,17 @@ class TcpLink:
         if not self.is_open:
             self._calls.fail(f"{self._peer}: {self._why_closed}")
             return future
+        size = len(payload)
         try:
-            head = encode(request, number, len(payload))
-            self._check_size(len(payload))
+            head = encode(request, number, size)
+            if size > self._max_payload_bytes:
+                raise InvalidRequest(
+                    f"{self._peer} takes blocks of at most {self._max_payload_bytes} bytes, not {size}"
+                )
         except InvalidRequest as error:
             future.set_exception(error)
             return future
-        self.stream.send(head, (payload,) if payload else ())
+        self.stream.send(head, (payload,) if size else ())
         return future
 
     def post(self, request: Request) -> None:
@@ -89,10 +95,6 @@ class TcpLink:
     @property
     def unsent_bytes(self) -> int:
         return self.stream.unsent_bytes
-
-    @property
-    def is_open(self) -> bool:
-        return not self._closed.is_set()
 
     async def wait_closed(self) -> None:
         await self._closed.wait()
@@ -105,13 +107,6 @@ class TcpLink:
         """The hello did not come to its end: nobody waits for it any more."""
         self.greeted.cancel()
         self.stream.abort("given up")
-
-    def _check_size(self, payload_bytes: int) -> None:
-        most = self.welcome.max_payload_bytes or MAX_PAYLOAD_BYTES
-        if payload_bytes > most:
-            raise InvalidRequest(
-                f"{self._peer} takes blocks of at most {most} bytes, not {payload_bytes}"
-            )
 
     # --- Owner of the stream ---
 
@@ -136,6 +131,7 @@ class TcpLink:
     def broken(self, why: str, error: Exception | None) -> None:
         """All that was under way fails."""
         self._why_closed = why
+        self.is_open = False
         self._closed.set()
         self._calls.fail(f"{self._peer}: {why}; what was under way may have been done")
         if not self.greeted.done():
@@ -172,6 +168,7 @@ class TcpLink:
             self._refuse(InvalidRequest(f"{self._peer}: {error}"))
             return
         self.welcome = told
+        self._max_payload_bytes = told.max_payload_bytes or MAX_PAYLOAD_BYTES
         self._peer = self._calls.peer = f"node {told.node} at {self._address}"
         self.stream.parser.max_meta_bytes = MAX_META_BYTES
         self.stream.parser.max_payload_bytes = MAX_PAYLOAD_BYTES

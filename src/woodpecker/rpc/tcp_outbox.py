@@ -42,6 +42,8 @@ class Outbox:
     @property
     def unsent_bytes(self) -> int:
         """Bytes that the network has not taken."""
+        if not self._is_blocked:
+            return self._bytes
         return self._bytes + self._transport.get_write_buffer_size()
 
     def put(self, head: bytes, parts: Sequence[Buffer] = ()) -> None:

@@ -15,7 +15,7 @@ from woodpecker.codec.messages import Challenge, Hello, Ping, Refused
 from woodpecker.errors import Corrupt, InvalidRequest, Overloaded, Unavailable
 from woodpecker.rpc import hello
 from woodpecker.rpc.base import Handler
-from woodpecker.rpc.desk import Desk
+from woodpecker.rpc.desk import Desk, Load
 from woodpecker.rpc.settings import WireSettings
 from woodpecker.rpc.tcp_stream import Stream
 from woodpecker.runtime.runtime import Runtime
@@ -42,11 +42,11 @@ class TcpServer:
         self.runtime = runtime
         self.settings = settings
         self.secret = secret
-        self.unanswered_bytes = 0
+        self.load = Load()
         self._tls = tls
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._connections: dict[Connection, None] = {}
-        self._starved: dict[Connection, None] = {}  # wait for the others' requests to be answered
+        self.starved: dict[Connection, None] = {}  # wait for the others' requests to be answered
         self._half_open = asyncio.Semaphore(settings.max_half_open)
         self._hellos: dict[asyncio.Task[None], None] = {}
         self._listener: socket.socket | None = None
@@ -104,27 +104,32 @@ class TcpServer:
 
     # --- for connections ---
 
-    def weigh(self, change_bytes: int) -> None:
-        """Requests came or were answered."""
-        self.unanswered_bytes += change_bytes
-        if self._starved and not self.is_full:
-            starved, self._starved = self._starved, {}
-            for connection in starved:
-                connection.balance()
+    @property
+    def unanswered_bytes(self) -> int:
+        """Weight of the requests that all connections together have unanswered."""
+        return self.load.bytes
 
     @property
     def is_full(self) -> bool:
-        """Whether all connections together have too much unanswered."""
-        return self.unanswered_bytes > self.settings.max_unanswered_total_bytes
+        """Whether that is too much."""
+        return self.load.bytes > self.settings.max_unanswered_total_bytes
 
     def starve(self, connection: Connection) -> None:
         """It waits until the server is not full any more."""
-        self._starved[connection] = None
+        self.starved[connection] = None
+
+    def feed(self) -> None:
+        """There may be room for those that wait."""
+        if not self.is_full:
+            starved, self.starved = self.starved, {}
+            for connection in starved:
+                connection.balance()
 
     def forget(self, connection: Connection) -> None:
         """It is gone."""
         self._connections.pop(connection, None)
-        self._starved.pop(connection, None)
+        self.starved.pop(connection, None)
+        self.feed()
 
     # --- accepting ---
 
@@ -200,13 +205,14 @@ class Connection:
 
     def __init__(self, server: TcpServer, scratch: memoryview) -> None:
         self._server = server
-        self._desk = Desk(server.handler, self._send, self._weighed)
+        self._desk = Desk(server.handler, self._send, self._relieved, server.load)
         self.stream = Stream(self, server.settings, self._desk.allocate, scratch)
         self.stream.parser.max_meta_bytes = hello.MAX_HELLO_BYTES
         self.stream.parser.max_payload_bytes = 0
         self.greeted = asyncio.Event()  # or ended before
         self.closed = asyncio.Event()
         self.is_greeted = False
+        self._max_unanswered_bytes = server.settings.max_unanswered_bytes
         self._asked: Challenge | None = None
 
     def connected(self) -> None:
@@ -220,7 +226,8 @@ class Connection:
         """A request, or the hello."""
         if self.is_greeted:
             self._desk.take(frame)
-            self.balance(has_payload=bool(frame.payload))
+            if self._desk.unanswered_bytes > self._max_unanswered_bytes or self._server.is_full:
+                self.balance(has_payload=bool(frame.payload))
         elif isinstance(frame.message, Hello):
             self._took_hello(frame.message, frame.request_id)
         elif not isinstance(frame.message, Ping):
@@ -276,7 +283,8 @@ class Connection:
         if self.stream.unsent_bytes > self._server.settings.max_unsent_bytes:
             self.balance()
 
-    def _weighed(self, change_bytes: int) -> None:
-        self._server.weigh(change_bytes)
+    def _relieved(self) -> None:
         if self.stream.is_paused:
             self.balance()
+        if self._server.starved:
+            self._server.feed()

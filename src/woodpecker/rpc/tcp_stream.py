@@ -40,6 +40,7 @@ class Stream(asyncio.BufferedProtocol):
         scratch: where to receive, shared by all connections of a loop.
     Attributes:
         parser: its limits may be changed.
+        is_paused: nothing is read.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Stream(asyncio.BufferedProtocol):
         self._has_sent = False  # since the last tick
         self._has_heard = False
         self._silent_ms = 0
-        self._is_paused = False
+        self.is_paused = False
         self._is_lost = False
 
     # --- for the owner ---
@@ -77,16 +78,11 @@ class Stream(asyncio.BufferedProtocol):
         """Whether there ever was a connection."""
         return self._transport is not None
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether nothing is read."""
-        return self._is_paused
-
     def pause(self, *, should: bool) -> None:
         """Read no further, or go on."""
-        if should is self._is_paused or self._transport is None or self._is_lost:
+        if should is self.is_paused or self._transport is None or self._is_lost:
             return
-        self._is_paused = should
+        self.is_paused = should
         if should:
             self._transport.pause_reading()
         else:
@@ -117,7 +113,7 @@ class Stream(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's has another base
-        _tune(transport.get_extra_info("socket"), self._settings)
+        _tune(transport.get_extra_info("socket"))
         self._outbox = Outbox(self._transport, self._cannot_send)
         self._set_timer()
         if self._why:  # given up before it was there
@@ -174,7 +170,7 @@ class Stream(asyncio.BufferedProtocol):
         self._set_timer()
         if not self._has_sent and not self.unsent_bytes:
             self.send(_PING)
-        heard = self._has_heard or self._is_paused
+        heard = self._has_heard or self.is_paused
         self._silent_ms = 0 if heard else self._silent_ms + self._settings.keepalive_ms
         self._has_sent = self._has_heard = False
         if self._silent_ms >= self._settings.dead_after_ms:
@@ -189,8 +185,7 @@ def _text(error: Exception | None) -> str:
     return why or "the connection was lost"
 
 
-def _tune(sock: socket.socket, settings: WireSettings) -> None:
+def _tune(sock: socket.socket) -> None:
+    # no TCP_USER_TIMEOUT: it also ends connections whose peer lives and reads no further for a while
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.dead_after_ms)
