@@ -26,6 +26,7 @@ GRPC_BESIDE = 10_000  # each port P of SeaweedFS takes P + 10,000 as well
 MAX_NODES = 16
 ZONES = 3
 DEFAULT_NODES = 3
+JOURNAL_FILE_BYTES = 144 << 20  # holds the largest batch; each node reserves two, perhaps in memory
 _WEED_PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
 
 
@@ -249,6 +250,7 @@ def _node(directory: Path, layout: Layout, node: Node) -> Program:
         "advertise": address,
         "http": http,
         "store": _store_url(directory, layout),
+        "journal-file-bytes": str(JOURNAL_FILE_BYTES),
     }
     if layout.etcd:
         flags["metadata"] = f"etcd://{HOST}:{layout.etcd['client']}/woodpecker"
