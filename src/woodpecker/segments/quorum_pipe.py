@@ -82,8 +82,11 @@ class Pipe:
 
     def pump(self) -> None:
         """Send what may be sent now."""
-        link, owner = self.peer.link, self._owner
+        owner = self._owner
         pipeline = owner.pipeline
+        if self._next > pipeline.sent:
+            return
+        link = self.peer.link
         if link is None or self.is_lost or self.timer is not None or pipeline.is_judging:
             return
         if not link.is_open:

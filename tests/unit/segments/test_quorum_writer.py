@@ -106,7 +106,7 @@ async def test_a_full_window_gives_no_slot_and_an_empty_one_always_one(monkeypat
     async with a_cluster() as cluster:
         for node in cluster.nodes.values():
             node.sync_ms = None
-        monkeypatch.setattr(quorum_writer, "WINDOW_BYTES", 1_000_000)
+        monkeypatch.setattr(quorum_writer, "WINDOW_BYTES", 1_250_000)
         segment = await FakeLog().open(cluster.store())
         writer = writer_of(segment)
         assert writer.slots == 1
