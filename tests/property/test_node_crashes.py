@@ -7,7 +7,6 @@ After each, everything that was acknowledged is asked for again.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from dataclasses import dataclass, field
 
@@ -17,11 +16,12 @@ from tests.unit.logstore.node_kit import Writer, open_node, send, verdict
 from woodpecker.codec.messages import Append, Appended, Fence, Refused, Voted
 from woodpecker.core.ids import NO_BLOCK
 from woodpecker.core.replica import Verdict
+from woodpecker.logstore.disk import UNIT_BYTES
 from woodpecker.logstore.node import Node
 from woodpecker.testing.sim_disk import SimDisk
 from woodpecker.testing.virtual import VirtualRuntime, run
 
-SEEDS = range(int(os.environ.get("WOODPECKER_NODE_SEEDS", "150")))
+SEEDS = [*range(30), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 400))]
 REFUSALS = (Verdict.FENCED, Verdict.GONE, Verdict.GAP)  # GAP: behind one that found no room
 LOGS = ("aa" * 16, "bb" * 16, "cc" * 16)
 
@@ -62,6 +62,12 @@ class World:
             self.incarnations.append(node.identity.incarnation)
         assert node.identity.past == set(self.incarnations) - {node.identity.incarnation}
         return node
+
+    async def leave_alone(self, node: Node) -> None:
+        """A segment that is written once: its blocks stay, whatever becomes of the files they are in."""
+        writer = Writer(node.identity.incarnation, log_id="dd" * 16, name="idle")
+        await writer.write(node, 3, self.rng.choice([10, 5000, 70_000]))
+        self.known["dd" * 16, 0] = Known(writer, acked=2)
 
     # --- work ---
 
@@ -206,7 +212,7 @@ class World:
             assert verdict(answer) in expected, (answer, number)
 
 
-async def live(world: World, node: Node) -> None:
+async def live(world: World, node: Node) -> str:
     """Some work, then an end of one kind or another."""
     workers = [
         world.runtime.spawn(world.work(node, log_id), f"writer of {log_id[:2]}") for log_id in LOGS
@@ -229,6 +235,7 @@ async def live(world: World, node: Node) -> None:
         if isinstance(result, AssertionError) and how != "close":
             raise result
     await node.close(clean=False)
+    return how
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -236,14 +243,66 @@ def test_what_was_answered_holds_after_any_stop(seed):
     async def main() -> None:
         rng = random.Random(seed)
         world = World(rng, SimDisk(rng), VirtualRuntime(seed))
-        for _ in range(rng.randint(3, 6)):
+        for life in range(rng.randint(3, 6)):
             node = await world.open()
             await world.check_fences(node)
+            if not life:
+                await world.leave_alone(node)
             await live(world, node)
         node = await world.open()
         await world.check_fences(node)
         await world.check(node)
         assert world.acks or world.disk.syncs < 100
+        await node.close()
+
+    run(main())
+
+
+def harm(world: World, *, is_closed: bool) -> str:
+    """Damage what the journal holds. Whole units are lost only where that can be seen: behind a good end."""
+    rng, journal = world.rng, world.disk.journal
+    used = {number: used_bytes(data) for number, data in journal.items() if any(data)}
+    number = rng.choice(sorted(used))
+    if not is_closed or rng.random() < 0.6:
+        for _ in range(rng.randint(1, 3)):
+            world.disk.flip(number, rng.randrange(used[number]), 1 << rng.randrange(8))
+        return f"bits of file {number}"
+    first = rng.randrange(0, used[number], UNIT_BYTES)
+    last = used[number] if rng.random() < 0.5 else first + UNIT_BYTES
+    journal[number][first:last] = bytes(last - first)
+    return f"file {number} from {first} to {last}"
+
+
+def used_bytes(data: bytearray) -> int:
+    return -(-len(data.rstrip(b"\0")) // UNIT_BYTES) * UNIT_BYTES
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_damage_makes_a_node_modest_never_wrong(seed):
+    """Nothing acknowledged is denied by a vote that counts, no fence forgotten, no wrong byte shown."""
+
+    async def main() -> None:
+        rng = random.Random(seed + 1_000_000)
+        world = World(rng, SimDisk(rng), VirtualRuntime(seed))
+        for life in range(rng.randint(1, 3)):
+            node = await world.open()
+            await world.check_fences(node)
+            if not life:
+                await world.leave_alone(node)
+            how = await live(world, node)
+        world.is_harmed = True
+        harm(world, is_closed=how == "close")
+        node = await world.open()
+        await world.check_fences(node)
+        await world.check(node)
+        before = [(copy["last"], copy["is_unsure"]) for copy in node.segments()]
+        world.disk.kill()
+        await node.close(clean=False)
+        node = await world.open()
+        assert node.lost == "", "the consequences of damage are drawn once"
+        await world.check_fences(node)
+        assert [(copy["last"], copy["is_unsure"]) for copy in node.segments()] == before
+        await world.check(node)
         await node.close()
 
     run(main())

@@ -66,14 +66,18 @@ class Ending:
 Walk = Generator[Ask | Found, memoryview, Ending]
 
 
-def walk(size_bytes: int, seed: int, first_record: int | None, *, is_last: bool) -> Walk:
+def walk(
+    size_bytes: int, seed: int, first_record: int | None, *, limit: int | None, is_last: bool
+) -> Walk:
     """Records of one file, in order. Answer each ``Ask`` with its bytes, each ``Found`` with anything.
 
     Args:
         first_record: as its header says; None: the header is damaged.
+        limit: number of the first record of the next file, if that is known: what this file holds of it
+            or of later ones was cut, and the number given to another.
         is_last: no later file holds anything.
     """
-    return _Walk(size_bytes, seed, first_record, is_last=is_last).run()
+    return _Walk(size_bytes, seed, first_record, limit, is_last=is_last).run()
 
 
 def is_zero(data: Buffer) -> bool:
@@ -87,17 +91,24 @@ def is_zero(data: Buffer) -> bool:
 
 class _Walk:
     def __init__(
-        self, size_bytes: int, seed: int, first_record: int | None, *, is_last: bool
+        self,
+        size_bytes: int,
+        seed: int,
+        first_record: int | None,
+        limit: int | None,
+        *,
+        is_last: bool,
     ) -> None:
         self._size = size_bytes
         self._seed = seed
         self._next = first_record  # None: any
+        self._limit = limit
         self._is_last = is_last
         self._scars: list[int] = []
 
     def run(self) -> Walk:
         at = UNIT_BYTES
-        while at < self._size:
+        while at < self._size and not self._is_complete:
             head = self._head((yield Ask(at, UNIT_BYTES)), at)
             if head is None:
                 found, is_blank = yield from self._find_group(at)
@@ -111,7 +122,19 @@ class _Walk:
             if (yield from self._group(at, (yield Ask(at, end - at)))):
                 break
             at = end
+        if self._limit is not None and not self._is_complete and at not in self._scars:
+            self._scars.append(at)  # only zeros where records were
         return Ending(offset=at, next_record=self._next, scars=tuple(self._scars))
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._limit is not None and self._next is not None and self._next >= self._limit
+
+    def _is_later(self, header: RecordHeader) -> bool:
+        """Whether a record may follow the last one that was found."""
+        return header.number >= (self._next or 0) and (
+            self._limit is None or header.number < self._limit
+        )
 
     def _head(self, unit: memoryview, at: int) -> RecordHeader | None:
         """The first record of the group that begins at ``at``, if it is the next one."""
@@ -124,7 +147,7 @@ class _Walk:
 
     def _find_group(self, at: int) -> Generator[Ask, memoryview, tuple[int | None, bool]]:
         """Where the next whole group begins from ``at`` on; whether all before it is zero."""
-        expected, is_blank = self._next, True
+        is_blank = True
         for start in range(at, self._size, SCAN_BYTES):
             view = yield Ask(start, min(SCAN_BYTES, self._size - start))
             if is_zero(view):
@@ -132,7 +155,7 @@ class _Walk:
             is_blank = False
             for place in range(0, len(view), UNIT_BYTES):
                 head = parse_record(view, self._seed, place)
-                if head is not None and head.group_units and head.number >= (expected or 0):
+                if head is not None and head.group_units and self._is_later(head):
                     return start + place, is_blank
         return None, is_blank
 
@@ -141,7 +164,7 @@ class _Walk:
         at = 0
         self._next = self._next or 0
         is_first = True
-        while at < len(view):
+        while at < len(view) and not self._is_complete:
             header = parse_record(view, self._seed, at)
             if is_first and header is not None:
                 self._next = header.number
@@ -181,7 +204,7 @@ class _Walk:
         data = bytes(view)
         while (at := data.find(RECORD_MAGIC, at)) >= 0:
             header = parse_record(view, self._seed, at) if at % ALIGN_BYTES == 0 else None
-            if header is not None and self._next is not None and header.number >= self._next:
+            if header is not None and self._is_later(header):
                 self._next = header.number
                 return at
             at += 1

@@ -14,7 +14,7 @@ An empty disk is a new node to everybody: it knows no incarnation but its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from woodpecker.core.replica import Identity
@@ -24,6 +24,9 @@ Scar = tuple[int, int]
 
 Closing = tuple[int, int, int]
 """Where a journal ends: number of the file, offset in it, number of the next record."""
+
+Joint = tuple[int, int]
+"""Number of the journal file that was the last one at some start, and of the first record behind it."""
 
 NO_JOURNAL: Closing = (0, 0, 0)
 
@@ -36,6 +39,7 @@ class DiskState:
     incarnations: tuple[str, ...]
     boot: int  # grows with every start
     scars: tuple[Scar, ...] = ()  # whose consequences were drawn
+    joints: tuple[Joint, ...] = ()  # what files hold beyond them was cut
     closed: Closing | None = None  # set while the node is stopped, if it was in good order
 
     @property
@@ -65,22 +69,32 @@ def new_disk(node: str, token: str, boot_seen: int) -> Start:
 
 
 def started(
-    state: DiskState, *, token: str, boot_seen: int, scars: Sequence[Scar], end: Closing
+    state: DiskState,
+    *,
+    token: str,
+    boot_seen: int,
+    files: Collection[int],
+    scars: Sequence[Scar],
+    end: Closing,
 ) -> Start:
     """A disk that was used before.
 
     Args:
         token: the new incarnation, should one be needed.
         boot_seen: highest boot number anybody knows of this node; 0 if none.
-        scars, end: as found in the journal now.
+        files, scars, end: of the journal, as found now.
     """
     lost = _lost(state, boot_seen, scars, end)
+    joints = {file: record for file, record in state.joints if file in files}
+    if end != NO_JOURNAL:
+        joints.setdefault(end[0], end[2])
     return Start(
         state=DiskState(
             node=state.node,
             incarnations=(*state.incarnations, token) if lost else state.incarnations,
             boot=max(state.boot, boot_seen) + 1,
             scars=tuple(sorted(scars)),
+            joints=tuple(sorted(joints.items())),
         ),
         lost=lost,
     )

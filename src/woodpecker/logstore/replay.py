@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from woodpecker.codec import records
 from woodpecker.codec.journal import FileHeader, parse_file_header, seed_of
-from woodpecker.codec.journal_walk import Ask, Ending, Found, is_zero, walk
+from woodpecker.codec.journal_walk import Ask, Ending, Walk, is_zero, walk
 from woodpecker.core.node_disk import NO_JOURNAL, Closing, DiskState, Scar, Start, new_disk, started
 from woodpecker.errors import Corrupt, InvalidRequest
 from woodpecker.logstore.copies import Copies
@@ -89,15 +90,14 @@ class _Reading:
         self._scars: list[Scar] = []
         self._end: Closing = NO_JOURNAL
         self._next_record = 1
-        self._highest_file = max((file for file, _ in state.scars), default=0) if state else 0
 
     async def run(self, numbers: list[int]) -> None:
         """Read all files, oldest first."""
         windows = [_Window(await self._open(number), self._runtime) for number in numbers]
         try:
             await self._drop_blank(windows)
-            for index, window in enumerate(windows, start=1):
-                await self._read(window, is_last=index == len(windows))
+            for window, after in zip_longest(windows, windows[1:]):
+                await self._read(window, after)
                 await window.close()
                 await window.file.sync()
         finally:
@@ -118,47 +118,56 @@ class _Reading:
             start = new_disk(node, token, boot_seen)
         else:
             start = started(
-                self._state, token=token, boot_seen=boot_seen, scars=self._scars, end=self._end
-            )
+                self._state, token=token, boot_seen=boot_seen, files=self.files,
+                scars=self._scars, end=self._end,
+            )  # fmt: skip
         await store_identity(self._disk, start.state)
         copies, damage = self._rebuild.finish(self._runtime.monotonic_ms())
         return Replayed(
             start=start,
             copies=copies,
             files=self.files,
-            next_file=self._highest_file + 1,
+            next_file=1 + max((*self.files, *(file for file, _ in start.state.joints)), default=0),
             next_record=self._next_record,
             damage=tuple(damage),
         )
 
     async def _open(self, number: int) -> JournalFile:
         file = self.files[number] = await self._disk.open(number)
-        self._highest_file = max(self._highest_file, number)
         return file
 
-    async def _read(self, window: _Window, *, is_last: bool) -> None:
+    async def _read(self, window: _Window, after: _Window | None) -> None:
+        """One file; ``after``: the next one that is there."""
         assert self._state is not None
         number = window.file.number
         header = await self._header(window)
-        if header is not None:
-            self._check_joint(number, header)
-        seed = seed_of(self._state.incarnations[0], number)
-        first = None if header is None else header.first_record
-        ending = await self._walk(window, seed, first, is_last=is_last)
+        if header is None:
+            self._scars.append((number, 0))
+        limit = dict(self._state.joints).get(number)
+        if limit is None and after is not None and after.file.number == number + 1:
+            following = await self._header(after)
+            limit = None if following is None else following.first_record
+        steps = walk(
+            window.file.size_bytes,
+            seed_of(self._state.incarnations[0], number),
+            None if header is None else header.first_record,
+            limit=limit,
+            is_last=after is None,
+        )
+        ending = await self._walk(window, steps)
         self._scars += [(number, offset) for offset in ending.scars]
         if ending.next_record is not None:
             self._next_record = max(self._next_record, ending.next_record)
         self._end = number, ending.offset, self._next_record
 
     async def _header(self, window: _Window) -> FileHeader | None:
-        """None: damaged, which is a scar of its own."""
+        """None: it is damaged."""
         number = window.file.number
         try:
             header = parse_file_header(
                 await window.view(0, UNIT_BYTES), where=f"journal file {number}"
             )
         except Corrupt:
-            self._scars.append((number, 0))
             return None
         assert self._state is not None
         if header.number != number or header.home != self._state.incarnations[0]:
@@ -169,16 +178,7 @@ class _Reading:
             )
         return header
 
-    def _check_joint(self, number: int, header: FileHeader) -> None:
-        """Records missing at the end of the file before, with nothing but zeros in their place."""
-        file, offset, next_record = self._end
-        if file and file == number - 1 and next_record < header.first_record:
-            self._scars.append((file, offset))
-
-    async def _walk(
-        self, window: _Window, seed: int, first: int | None, *, is_last: bool
-    ) -> Ending:
-        steps = walk(window.file.size_bytes, seed, first, is_last=is_last)
+    async def _walk(self, window: _Window, steps: Walk) -> Ending:
         answer = memoryview(b"")
         try:
             step = next(steps)
@@ -186,14 +186,11 @@ class _Reading:
                 if isinstance(step, Ask):
                     answer = await window.view(step.offset, step.size_bytes)
                 else:
-                    self._take(window.file.number, step)
+                    self._rebuild.take(window.file.number, step)
                 step = steps.send(answer)
         except StopIteration as stop:
             ending: Ending = stop.value
             return ending
-
-    def _take(self, number: int, found: Found) -> None:
-        self._rebuild.take(number, found)
 
 
 class _Window:
