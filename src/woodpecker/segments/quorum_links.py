@@ -29,6 +29,7 @@ CONNECT_MS = 3_000
 TELL_MS = 5_000
 STEADY_MS = 1_000.0  # a link that broke sooner counts as a failed try
 AWAY_MS = 2_000.0  # a member that cannot be reached for so long is to be replaced
+DOUBT_MS = 30_000.0  # so long after a request without answer others are asked first
 PROBE_MS = 600_000.0  # a node that went away is looked for so long though nobody needs it any more
 PRESSED_MS = 2_000.0  # so long it is believed that a node refuses blocks
 HARD = 2  # pressure: it refuses blocks
@@ -83,7 +84,9 @@ class Peer:
         self._needed_ms = 0.0
         self._users: dict[User, None] = {}
         self._stalled: dict[User, None] = {}
+        self._doubt_ms = -DOUBT_MS
         self._task: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None  # the link
         self._outcome: asyncio.Future[None] | None = None  # of the try that somebody waits for
         self._is_pausing = False
         self._closing: set[asyncio.Task[None]] = set()
@@ -136,6 +139,8 @@ class Peer:
         if self.link is link:
             self._lose(why)
             self._links.nodes.failed(self.member.node)
+            if self._watching is not None:
+                self._watching.cancel()  # whatever closing takes, the next link can be made
         task = self._links.runtime.spawn(link.close(), f"close link to {self.member.node}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -143,6 +148,10 @@ class Peer:
     def is_away(self, now_ms: float) -> bool:
         """Whether there has been no link for some time."""
         return self.link is None and now_ms - self.away_ms >= AWAY_MS
+
+    def is_in_doubt(self, now_ms: float) -> bool:
+        """Whether others had better be asked: it is away, or did not answer lately."""
+        return self.is_gone or self.is_away(now_ms) or now_ms - self._doubt_ms < DOUBT_MS
 
     def look(self, now_ms: float) -> None:
         """Now and then: tell the directory if it was heard, and its users if it is away."""
@@ -180,6 +189,7 @@ class Peer:
             answer = await link.send(request, payload, timeout_ms=timeout_ms)
         except Unavailable as error:
             self.trouble = str(error)
+            self._doubt_ms = self._links.runtime.monotonic_ms()
             self._links.nodes.failed(self.member.node)
             raise
         self.was_heard = True
@@ -235,7 +245,8 @@ class Peer:
         link = await self._connect()
         if link is None:
             return False
-        await link.wait_closed()
+        self._watching = runtime.spawn(link.wait_closed(), f"watch link to {self.member.node}")
+        await asyncio.gather(self._watching, return_exceptions=True)
         if self.link is link:
             self._lose("the connection broke")
         return runtime.monotonic_ms() - began_ms >= STEADY_MS

@@ -165,6 +165,7 @@ class Pipe:
     def _failed(self, link: Link, error: BaseException | None) -> None:
         """No answer: the link is broken, or the node hangs."""
         if isinstance(error, InvalidRequest):  # this block is too large for that node
+            self.peer.trouble = str(error)
             self._owner.lose(self, has_forgotten=False)
         elif link.is_open:
             self.peer.drop(link, str(error))

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from woodpecker.codec.block import Block
 from woodpecker.codec.messages import Blocks, Find, Found, Read
 from woodpecker.core.ids import NO_BLOCK
-from woodpecker.errors import Corrupt, NotFound, Unavailable, WoodpeckerError
+from woodpecker.errors import Closed, Corrupt, NotFound, Unavailable, WoodpeckerError
 from woodpecker.rpc.base import Answer
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.base import SegmentRef
-from woodpecker.segments.quorum_copies import ASK_MS, Copies
+from woodpecker.segments.quorum_copies import Copies
 from woodpecker.segments.quorum_links import Links
 from woodpecker.segments.quorum_watch import Watch
 from woodpecker.segments.quorum_writer import QuorumSegmentWriter
@@ -29,6 +29,7 @@ FIRST_BYTES = (
 )  # of the first answer; doubles up to the next, so that small reads stay small
 MOST_BYTES = 4 << 20  # one such answer is used while the next one comes
 TAIL_BYTES = 256 << 10  # with the answer to a long wait
+READ_MS = 5_000  # for an answer; then another member is asked
 POLL_MS = 5_000  # the longest wait at one member
 ORDER_MS = 10_000.0  # after this long the best member is looked for again
 KNOWN_SEGMENTS = 4096
@@ -161,7 +162,7 @@ class QuorumSource:
         for index in self._members():
             try:
                 found = await self._seq_at(index, timestamp_us)
-            except NotFound:
+            except (NotFound, Closed):
                 raise
             except WoodpeckerError as error:
                 failures.append(str(error))
@@ -231,8 +232,7 @@ class QuorumSource:
     def _rank(self, index: int) -> tuple[bool, bool]:
         peer = self._copies.peers[index]
         is_near = self._zone != "" and self._links.nodes.zone_of(peer.member.node) == self._zone
-        is_in_doubt = peer.is_gone or peer.is_away(self._runtime.monotonic_ms())
-        return is_in_doubt, not is_near
+        return peer.is_in_doubt(self._runtime.monotonic_ms()), not is_near
 
     def _demote(self, index: int) -> None:
         """Ask this member last from now on."""
@@ -254,7 +254,7 @@ class QuorumSource:
         for index in self._members():
             try:
                 shown = await self._fetch_from(index, first, seq, before, max_bytes)
-            except NotFound:
+            except (NotFound, Closed):
                 raise
             except WoodpeckerError as error:
                 damage = error if isinstance(error, Corrupt) else damage
@@ -280,7 +280,8 @@ class QuorumSource:
             limit=self._limit,
             max_bytes=max_bytes,
         )
-        return self._shown(index, await self._copies.ask(index, request), first, before)
+        answer = await self._copies.ask(index, request, timeout_ms=READ_MS)
+        return self._shown(index, answer, first, before)
 
     def _shown(self, index: int, answer: Answer, first: int, before: bytes | None) -> _Shown:
         """What one answer shows, if it fits the chain. Raises: Corrupt."""
@@ -323,7 +324,7 @@ class QuorumSource:
         for index in self._members():
             try:
                 return await self._visible_at(index)
-            except NotFound:
+            except (NotFound, Closed):
                 raise
             except WoodpeckerError as error:
                 failed.append(str(error))
@@ -343,9 +344,9 @@ class QuorumSource:
                 wait_ms=wait_ms,
             )
             try:
-                answer = await self._copies.ask(index, request, timeout_ms=wait_ms + ASK_MS)
+                answer = await self._copies.ask(index, request, timeout_ms=wait_ms + READ_MS)
                 shown = self._shown(index, answer, first, self._before)
-            except NotFound:
+            except (NotFound, Closed):
                 raise
             except WoodpeckerError as error:
                 failed.append(str(error))
@@ -366,7 +367,7 @@ class QuorumSource:
             *(self._visible_at(other) for other in others), return_exceptions=True
         )
         for answer in shown:
-            if isinstance(answer, NotFound):
+            if isinstance(answer, NotFound | Closed):
                 raise answer
             if isinstance(answer, BaseException) and not isinstance(answer, WoodpeckerError):
                 raise answer
@@ -378,7 +379,7 @@ class QuorumSource:
     async def _visible_at(self, index: int) -> int:
         """The seq after the last visible entry, as one member says. Raises: as ``Copies.ask``."""
         request = Read(target=self._copies.targets[index], first=self._next)
-        message = (await self._copies.ask(index, request)).message
+        message = (await self._copies.ask(index, request, timeout_ms=READ_MS)).message
         assert isinstance(message, Blocks)
         self._note(message)
         return self._base_seq if message.visible is None else message.visible

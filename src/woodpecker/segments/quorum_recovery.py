@@ -21,7 +21,7 @@ from woodpecker.core.quorum import fence_cover
 from woodpecker.core.quorum_recovery import Decided, Undecided
 from woodpecker.core.register import BlockFacts
 from woodpecker.core.replica import Tip, Vote
-from woodpecker.errors import Corrupt, NotFound, Unavailable, WoodpeckerError
+from woodpecker.errors import Closed, Corrupt, NotFound, Unavailable, WoodpeckerError
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.base import Recovered
 from woodpecker.segments.quorum_copies import MAX_READ_BYTES, Copies
@@ -117,14 +117,14 @@ class Recovery:
                 index, answer = await answers.get()
         except TimeoutError:
             return False
-        if isinstance(answer, NotFound):
+        if isinstance(answer, NotFound | Closed):
             raise answer
         if isinstance(answer, WoodpeckerError):
             ballot.lost.add(index)
             if self._is_hopeless(ballot):
                 raise self._too_few(ballot)
         else:
-            ballot.votes[index] = Vote(tip=answer.tip, is_complete=answer.complete)
+            ballot.votes[index] = Vote(tip=answer.tip, is_complete=answer.complete, lac=answer.lac)
             ballot.sizes[index] = answer.size_bytes
             self._why.pop(index, None)
         return True
@@ -180,6 +180,8 @@ class Recovery:
         )
         bounds = sum(not vote.is_complete for vote in ballot.votes.values())
         doubt = f", {bounds} of them after losing records" if bounds else ""
+        if len(ballot.votes) - bounds >= fence_cover(members, ensemble.acks):
+            doubt += ", and none of them has all that was acknowledged"
         return Unavailable(
             f"{self._copies} cannot be taken over: {len(ballot.votes)} of its {members} members "
             f"answered{doubt}, {fence_cover(members, ensemble.acks)} must. Missing: {missing}. Start "
@@ -202,7 +204,7 @@ class Recovery:
             first = 0 if short is None else short.number + 1
             try:
                 await self._repair(holders, index, first, tip.number)
-            except NotFound:
+            except (NotFound, Closed):
                 raise
             except WoodpeckerError as error:
                 self._why[index] = str(error)
@@ -235,7 +237,7 @@ class Recovery:
         while holders:
             try:
                 blocks = await self._copies.read(holders[0], first, limit=end, max_bytes=max_bytes)
-            except NotFound:
+            except (NotFound, Closed):
                 raise
             except WoodpeckerError as error:
                 self._why[holders[0]] = str(error)
@@ -255,7 +257,7 @@ class Recovery:
             )
             try:
                 await self._copies.ask(holders[0], request, timeout_ms=UPLOAD_MS)
-            except NotFound:
+            except (NotFound, Closed):
                 raise
             except WoodpeckerError as error:
                 self._why[holders[0]] = str(error)
@@ -289,7 +291,7 @@ class Recovery:
         while first <= end:
             try:
                 blocks = await self._copies.read(holders[0], first, limit=end, facts_only=True)
-            except NotFound:
+            except (NotFound, Closed):
                 raise
             except WoodpeckerError as error:
                 self._why[holders[0]] = str(error)

@@ -383,6 +383,6 @@ async def test_iterations_that_are_left_leave_nothing():
                 if block.header.number == stop:
                     break
             await iterator.aclose()  # type: ignore[attr-defined]
-            left = [n for n in cluster.runtime.running() if not n.startswith("link")]  # type: ignore[attr-defined]
+            left = [n for n in cluster.runtime.running() if " to n" not in n]  # type: ignore[attr-defined]
             assert left == []
         assert len(payloads_of(await read(cluster.stores[-1], ref))) == 300
