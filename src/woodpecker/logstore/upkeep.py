@@ -83,6 +83,9 @@ class Upkeep:
         """Make the first files of this start and write its checkpoint. Raises: OSError, Unavailable."""
         await self._journal.prepare(ahead=False)
         await self._write_checkpoint()
+        await (
+            self._delete_dead()
+        )  # every start makes a file: many short lives must not fill the disk
         await self._make_files()
         self._measure()
 
