@@ -62,6 +62,7 @@ class WriterRole(Role):
         if writer.ended_by is not None and self.rng.random() < 0.5:
             await self.pause(3_000)
             await self._resolve(writer)
+        await asyncio.sleep(0)  # futures tell those who wait for them at the next turn of the loop
         self.machine.held += held(writer)
 
     async def _close(self, writer: LogWriter) -> None:
