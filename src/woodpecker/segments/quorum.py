@@ -86,7 +86,7 @@ class QuorumSegments:
             avoid |= nodes
         count = len(peers)
         if count - len(missing) < ensemble.acks:
-            why = "; ".join(f"{peer}: {peer.trouble}" for peer in missing)
+            why = "; ".join(peer.why for peer in missing)
             refused = any(peer.is_refused for peer in missing)
             raise (InvalidRequest if refused else Unavailable)(
                 f"log {manifest.name!r}: {count - len(missing)} of {count} nodes can be reached, "
@@ -99,11 +99,11 @@ class QuorumSegments:
         tasks = [
             self._runtime.spawn(_reach(peer), f"reach {peer}")
             for peer in peers
-            if peer.link is None or not peer.link.is_open
+            if not peer.is_usable
         ]
         try:
             for patience_ms in (GRACE_MS, CONNECT_MS - GRACE_MS):
-                reached = sum(peer.link is not None for peer in peers)
+                reached = sum(peer.is_usable for peer in peers)
                 if patience_ms != GRACE_MS and reached >= enough:
                     break
                 try:
@@ -116,7 +116,7 @@ class QuorumSegments:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return [peer for peer in peers if peer.link is None]
+        return [peer for peer in peers if not peer.is_usable]
 
     # --- taking over ---
 
@@ -191,4 +191,4 @@ async def _reach(peer: Peer) -> None:
     except Closed:
         raise
     except WoodpeckerError:
-        return  # ``peer.trouble`` says why
+        return  # ``peer.why`` tells

@@ -32,6 +32,7 @@ AWAY_MS = 2_000.0  # a member that cannot be reached for so long is to be replac
 DOUBT_MS = 30_000.0  # so long after a request without answer others are asked first
 PROBE_MS = 600_000.0  # a node that went away is looked for so long though nobody needs it any more
 PRESSED_MS = 2_000.0  # so long it is believed that a node refuses blocks
+RETIRED = "it has lost records, and takes no more blocks as what it was"
 HARD = 2  # pressure: it refuses blocks
 
 _BY_CODE = {error.code: error for error in ALL_ERRORS}
@@ -90,6 +91,22 @@ class Peer:
         self._outcome: asyncio.Future[None] | None = None  # of the try that somebody waits for
         self._is_pausing = False
         self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the member takes blocks now: there is a link, and it is what it was."""
+        link = self.link
+        return (
+            link is not None
+            and link.is_open
+            and link.welcome.incarnation == self.member.incarnation
+        )
+
+    @property
+    def why(self) -> str:
+        """What is the matter with the member, for people."""
+        is_retired = self.link is not None and self.link.is_open and not self.is_usable
+        return f"{self}: {RETIRED if is_retired else self.trouble}"
 
     # --- for writers ---
 

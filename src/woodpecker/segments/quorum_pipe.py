@@ -206,7 +206,6 @@ class Pipe:
 
     def linked(self, link: Link) -> None:
         if link.welcome.incarnation != self.target.incarnation:
-            self.peer.trouble = "it has lost records, and takes no more blocks of this segment"
             self._owner.lose(self, has_forgotten=True)
             return
         self._rewind()
@@ -229,9 +228,4 @@ class Pipe:
     @property
     def is_up(self) -> bool:
         """Whether the member can be sent blocks now."""
-        return not self.is_lost and self.peer.link is not None
-
-    @property
-    def why(self) -> str:
-        """What is the matter with the member, for people."""
-        return f"{self.peer}: {self.peer.trouble}"
+        return not self.is_lost and self.peer.is_usable

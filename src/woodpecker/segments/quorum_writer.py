@@ -335,7 +335,7 @@ class QuorumSegmentWriter:
     def lose(self, pipe: Pipe, *, has_forgotten: bool) -> None:
         if pipe.index in self.pipeline.lost:
             return
-        self._why = f"too few members are left ({pipe.why})"
+        self._why = f"too few members are left ({pipe.peer.why})"
         self._advance(rules.Lost(member=pipe.index, has_forgotten=has_forgotten))
         self._part_from(pipe)
 
@@ -401,7 +401,7 @@ class QuorumSegmentWriter:
         """Now and then while blocks are kept: is one overdue?"""
         oldest = self._blocks.get(self.pipeline.lac + 1)
         if oldest is not None and now_ms - oldest.since_ms >= self._timeout_ms:
-            missing = "; ".join(pipe.why for pipe in self._pipes if not pipe.is_up)
+            missing = "; ".join(pipe.peer.why for pipe in self._pipes if not pipe.is_up)
             self.end(
                 f"no {self.ensemble.acks} members had a block within {self._timeout_ms} ms"
                 + (f"; {missing}" if missing else "")
