@@ -94,11 +94,15 @@ class Fence(Message, frozen=True, tag="fence"):
 
 
 class Voted(Message, frozen=True, tag="voted"):
-    """What the node has; a lower bound unless ``complete``. ``size_bytes``: of its blocks as stored."""
+    """What the node has; a lower bound unless ``complete``.
+
+    ``size_bytes``: of its blocks as stored. ``lac``: the last block that it was told to be confirmed.
+    """
 
     tip: Tip | None
     complete: bool
     size_bytes: int = 0
+    lac: int = NO_BLOCK
 
 
 class Repair(Message, frozen=True, tag="repair"):

@@ -5,6 +5,9 @@
   Fewer answers decide nothing.
 - *Why the maximum:* what was confirmed is on A disks, so at least one member of any cover has it. A block
   beyond that may be kept as well: nobody was promised that it is not there.
+- No end lies below a LAC that anybody was told: if those who answered hold less, disks have forgotten more
+  than the protocol survives, or lied about a sync. Then all N must answer, and if that does not help it
+  is damage, which only a person may accept. (Else acknowledged blocks vanish without a word.)
 - Before the closing CAS, at least A members hold everything up to E, or the sealed object does.
 - An attempt's answers die with the attempt. If the holder of E goes away, all begins again, with any
   cover, and may come to another E: only the CAS fixes it.
@@ -41,7 +44,7 @@ class Decided:
 
 
 class Contradiction(Exception):
-    """Two members hold different blocks of one number: a bug, or damage no digest shows."""
+    """What members say cannot be: a bug, or damage beyond what the protocol survives."""
 
 
 def decide(members: int, acks: int, votes: Mapping[int, Vote]) -> Decided | Undecided:
@@ -50,10 +53,14 @@ def decide(members: int, acks: int, votes: Mapping[int, Vote]) -> Decided | Unde
     Raises: Contradiction.
     """
     full = sum(vote.is_complete for vote in votes.values())
-    if full < fence_cover(members, acks) and len(votes) < members:
-        return Undecided(missing=tuple(i for i in range(members) if i not in votes))
     tips = [vote.tip for vote in votes.values() if vote.tip is not None]
     end = max(tips, key=lambda tip: tip.number, default=None)
+    confirmed = max((vote.lac for vote in votes.values()), default=NO_BLOCK)
+    is_short = confirmed > (NO_BLOCK if end is None else end.number)
+    if len(votes) < members and (is_short or full < fence_cover(members, acks)):
+        return Undecided(missing=tuple(i for i in range(members) if i not in votes))
+    if is_short:
+        raise Contradiction(f"block {confirmed} was acknowledged, and no member has it any more")
     if end is None:
         return Decided(tip=None, holders=tuple(votes))
     if any(tip.number == end.number and tip != end for tip in tips):

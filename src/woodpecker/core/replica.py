@@ -194,10 +194,14 @@ def answers_writer(replica: Replica) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """A fenced copy's answer: its last block; a lower bound unless ``is_complete``."""
+    """A fenced copy's answer: its last block; a lower bound unless ``is_complete``.
+
+    ``lac``: what its writer had told it to be confirmed; it may lie above the copy's own blocks.
+    """
 
     tip: Tip | None
     is_complete: bool = True
+    lac: int = NO_BLOCK
 
 
 def is_voting(replica: Replica) -> bool:
@@ -208,7 +212,7 @@ def is_voting(replica: Replica) -> bool:
 def vote(me: Identity, replica: Replica) -> Vote:
     """The answer to a fence."""
     complete = not replica.is_unsure and replica.incarnation == me.incarnation
-    return Vote(tip=replica.queued, is_complete=complete)
+    return Vote(tip=replica.queued, is_complete=complete, lac=replica.lac)
 
 
 def readable(replica: Replica, limit: int | None) -> int:

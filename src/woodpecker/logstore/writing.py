@@ -203,7 +203,12 @@ class Writing:
         else:
             said = vote(self._identity, copy.replica)
             responder.reply(
-                Voted(tip=said.tip, complete=said.is_complete, size_bytes=copy.size_bytes)
+                Voted(
+                    tip=said.tip,
+                    complete=said.is_complete,
+                    size_bytes=copy.size_bytes,
+                    lac=said.lac,
+                )
             )
 
     def repair(self, request: Repair, payload: memoryview, responder: Responder) -> None:

@@ -241,7 +241,8 @@ class FakeNode:
             assert rules.is_voting(copy.replica)
             told = rules.vote(self._me(), copy.replica)
             size = sum(len(block) for block in copy.blocks)
-            responder.reply(Voted(tip=told.tip, complete=told.is_complete, size_bytes=size))
+            said = Voted(tip=told.tip, complete=told.is_complete, size_bytes=size, lac=told.lac)
+            responder.reply(said)
 
         self._when_synced(synced)
 
