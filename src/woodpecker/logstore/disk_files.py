@@ -7,6 +7,10 @@
 Journal files are written around the page cache where the file system can, by one thread for the whole
 directory. Into space that is merely allocated a small synced write takes twice as long as into written
 one, so zeros are written ahead of small writes, by another thread.
+
+A hop to a thread and back costs as much as a quick disk needs for a small write. While nothing else is under
+way and syncs are quick (``core.file_rules.Pace``), such a write is made in the loop's thread: what comes
+meanwhile would have waited for it anyway.
 """
 
 from __future__ import annotations
@@ -23,16 +27,19 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
+from woodpecker.core.file_rules import Pace
 from woodpecker.direct_file import DataFile
 from woodpecker.errors import InvalidRequest, Unavailable
 from woodpecker.filesystems import file_system_of, is_local
 from woodpecker.logstore.buffers import Buffers
 from woodpecker.logstore.disk import UNIT_BYTES
+from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.runtime.threads import Threads, post
 
 MAX_PARTS = 512  # of one system call; Linux takes 1024
 ZEROS_BYTES = 512 << 10
 ZERO_FOR_BYTES = 128 << 10  # larger writes gain less from zeros than those cost
+INLINE_BYTES = 16 << 10  # more than that has come from several writers: they gain by overlap
 READ_KEEP_BYTES = 64 << 20
 THREADS = 4
 
@@ -179,7 +186,7 @@ class DirectoryJournalFile:
 class _Write:
     """One group on its way to the disk."""
 
-    __slots__ = ("file", "future", "loop", "offset", "parts", "size_bytes", "zeros")
+    __slots__ = ("file", "future", "loop", "offset", "parts", "size_bytes", "took_ms", "zeros")
 
     def __init__(
         self, file: DataFile, zeros: _ZeroAhead, parts: Sequence[memoryview], offset: int
@@ -189,6 +196,7 @@ class _Write:
         self.parts = parts
         self.offset = offset
         self.size_bytes = sum(map(len, parts))
+        self.took_ms = 0.0
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
 
@@ -212,14 +220,23 @@ class _Write:
 
 
 class _Writer:
-    """The one thread that writes: in order, and nothing any more after a failure."""
+    """Writes in order, and nothing any more after a failure: by one thread, or in the loop's (``put``)."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
+        self._at_thread = 0  # writes that it has and that are not settled
+        self._usual_bytes = 0.0  # largest of the last writes; falls slowly
+        self._pace = Pace()
+        self._now_ms = SystemRuntime().monotonic_ms  # a real disk has the real time
 
     def put(self, write: _Write) -> asyncio.Future[None]:
+        if self._may_block(write):
+            self._run(write)
+            self._settle(write, self._error)
+            return write.future
+        self._at_thread += 1
         if self._thread is None:
             # a daemon: a disk that hangs must not keep the process from ending
             self._thread = threading.Thread(
@@ -241,15 +258,41 @@ class _Writer:
             write = self._queue.get()
             if write is None:
                 return
-            if self._error is None:
-                try:
-                    write.run()
-                except OSError as error:
-                    self._error = error
-            post(write.loop, write.settle, self._error)
-            if self._error is None and write.size_bytes <= ZERO_FOR_BYTES:
-                write.zeros.ask(write.offset + write.size_bytes)
+            self._run(write)
+            post(write.loop, self._thread_settled, write, self._error)
             del write  # it holds buffers; the next may be long in coming
+
+    def _may_block(self, write: _Write) -> bool:
+        """Whether the loop may wait for this write."""
+        self._usual_bytes = max(write.size_bytes, self._usual_bytes * 7 / 8)
+        return (
+            self._usual_bytes <= INLINE_BYTES
+            and not self._at_thread
+            and write.zeros.cover(write.offset + write.size_bytes)
+            and self._pace.allows_inline(self._now_ms())
+        )
+
+    def _run(self, write: _Write) -> None:
+        if self._error is not None:
+            return
+        began_ms = self._now_ms()
+        try:
+            write.run()
+        except OSError as error:
+            self._error = error
+        write.took_ms = self._now_ms() - began_ms
+
+    def _thread_settled(self, write: _Write, error: OSError | None) -> None:
+        self._at_thread -= 1
+        self._settle(write, error)
+
+    def _settle(self, write: _Write, error: OSError | None) -> None:
+        """In the loop's thread."""
+        if write.size_bytes <= INLINE_BYTES:
+            self._pace.took(write.took_ms, self._now_ms())
+        if error is None and write.size_bytes <= ZERO_FOR_BYTES:
+            write.zeros.ask(write.offset + write.size_bytes)
+        write.settle(error)
 
 
 class _ZeroAhead:
@@ -269,6 +312,10 @@ class _ZeroAhead:
         if end > self._end:
             with self._lock:
                 self._end = max(self._end, end)
+
+    def cover(self, end: int) -> bool:
+        """Whether a write up to ``end`` meets what was written before."""
+        return self._is_off or end <= self._end
 
     def ask(self, position: int) -> None:
         """After a small group that ends at ``position``: see to it that the next ones meet zeros."""
