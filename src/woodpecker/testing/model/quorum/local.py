@@ -76,7 +76,7 @@ class LocalMoves:
         for index, taker in enumerate(world.takers):
             role = member.roles[index]
             if taker.phase == ASKING and role is None:
-                vote = nodes.vote(node)
+                vote = nodes.vote(node, self._told(world))
                 if vote is not None:
                     yield ("vote", index, vote), world, member.with_role(index, vote)
             elif taker.phase == DECIDED and role == SHORT and nodes.has_stored(node, taker.end):
@@ -93,6 +93,11 @@ class LocalMoves:
         if self._setup.reads:
             shown = max(world.shown, nodes.shows(node, world.lac))
             yield ("read", shown), world._replace(shown=shown), member
+
+    def _told(self, world: World) -> int:
+        """The LAC as a member knows it; who learns from a manifest what is confirmed tells nobody."""
+        is_open = self._manifests.fate(world.manifest).end is None
+        return world.lac if self._setup.tells and is_open else NO_BLOCK
 
     def _uploads(self, world: World, index: int, node: Node) -> bool:
         taker = world.takers[index]

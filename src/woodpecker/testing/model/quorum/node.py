@@ -219,13 +219,13 @@ class Nodes:
 
     # --- answers to recoverers and readers ---
 
-    def vote(self, node: Node) -> Vote | None:
-        """The answer to a fence, if it may be sent now."""
+    def vote(self, node: Node, lac: int) -> Vote | None:
+        """The answer to a fence, if it may be sent now, of a node that was told ``lac``."""
         decision = self._rules.on_fence(node.me, node.floor, node.copy, TARGET, FENCE)
         copy = decision.replica
         if decision.verdict is not Verdict.WAIT or copy is None or not self._rules.is_voting(copy):
             return None
-        return self._rules.vote(node.me, copy)
+        return self._rules.vote(node.me, on_lac(copy, lac))
 
     def has_stored(self, node: Node, end: int) -> bool:
         """Whether a recoverer that repairs hears that all up to ``end`` is on this disk."""

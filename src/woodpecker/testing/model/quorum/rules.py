@@ -89,12 +89,13 @@ class Setup:
     drops: bool = False  # sealing; nodes then forget the copy below the floor
     uploads: bool = False  # a recoverer may have the sealed object written before its CAS
     reads: bool = False  # readers; remembers the last block that anybody was shown
+    tells: bool = False  # members have heard of the newest LAC whenever they vote
     strays: int = 0  # members that somebody fences by hand, without a take-over
     checks_copies: bool = False  # A copies of what is acknowledged, none on a disk known to be lost
 
     def __str__(self) -> str:
         words = {"closes": "live close", "splits": "crashes", "drops": "sealing and floor",
-                 "uploads": "upload before the CAS", "reads": "readers"}  # fmt: skip
+                 "uploads": "upload before the CAS", "reads": "readers", "tells": "LAC known"}  # fmt: skip
         damages = {"loses_disks": "lost", "cuts_tails": "cut", "rots": "rotten"}
         kinds = [word for name, word in damages.items() if getattr(self, name)]
         parts = [
