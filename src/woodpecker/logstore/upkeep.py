@@ -31,7 +31,7 @@ from woodpecker.runtime.runtime import Runtime
 
 TICK_S = 2.0
 CHUNK_RECORDS = 256  # of a checkpoint, put at once
-MOVE_BYTES = 4 << 20  # moved at once
+MOVE_BYTES, MOVE_BLOCKS = 4 << 20, 256  # moved at once: in one turn of the loop
 OLD_FILES = 4  # files this far back are old enough to have their rest moved
 LIVE_SHARE = 0.25  # at most so much of a file is moved
 HURRIED_SHARE = 0.5  # ... above the soft watermark
@@ -234,9 +234,20 @@ class Upkeep:
         number = next(filter(self._is_worth_moving, self._finished()), None)
         if number is None:
             return False
-        copy = next(iter(self._copies.use(number).copies), None)
-        if copy is None or not await self._move_copy(copy, number):
+        found = await self._pick(number)
+        if not found:
             self._stuck[number] = None
+            return True
+        # all in one turn: they lie side by side, and so take less room than before
+        put = [
+            (copy, block, self._put_moved(copy, block, data))
+            for copy, block, data in found
+            if not copy.is_dropped
+        ]
+        await self._synced()
+        for copy, block, place in put:  # from now on looked for in their new places
+            if not copy.is_dropped and copy.index.file(block) == number:
+                self._copies.moved(copy, block, place)
         return True
 
     def _is_worth_moving(self, number: int) -> bool:
@@ -246,24 +257,24 @@ class Upkeep:
         share = HURRIED_SHARE if hurried else LIVE_SHARE
         return self._live_bytes(number) <= share * self._settings.file_bytes
 
-    async def _move_copy(self, copy: Copy, file: int) -> bool:
-        """Write the blocks that a copy has in a file again; whether all of them were."""
-        index, put, size, is_whole = copy.index, list[tuple[int, Place]](), 0, True
-        for number in [n for n in range(len(index)) if index.file(n) == file]:
-            try:
-                (block,) = await self._reading.load(copy, [number])
-            except Corrupt:
-                is_whole = False  # it stays where it is, and the file with it
-                continue
-            except Unavailable:
-                break  # dropped meanwhile
-            put.append((number, self._put_moved(copy, number, block)))
-            size += len(block)
-            if size >= MOVE_BYTES:
-                await self._moved(copy, file, put)
-                put, size = [], 0
-        await self._moved(copy, file, put)
-        return is_whole
+    async def _pick(self, file: int) -> list[tuple[Copy, int, Buffer]]:
+        """Blocks that live in a file, of as many copies as it takes; those that can be read."""
+        found: list[tuple[Copy, int, Buffer]] = []
+        size = 0
+        for copy in list(self._copies.use(file).copies):
+            index = copy.index
+            for number in [n for n in range(len(index)) if index.file(n) == file]:
+                try:
+                    (data,) = await self._reading.load(copy, [number])
+                except Corrupt:
+                    continue  # it stays where it is, and the file with it
+                except Unavailable:
+                    break  # dropped meanwhile
+                found.append((copy, number, data))
+                size += len(data)
+                if size >= MOVE_BYTES or len(found) == MOVE_BLOCKS:
+                    return found
+        return found
 
     def _put_moved(self, copy: Copy, number: int, block: Buffer) -> Place:
         replica = copy.replica
@@ -272,14 +283,6 @@ class Upkeep:
             era=self._eras[replica.incarnation], log_id=copy.log.log_id,
             segment_id=copy.segment_id, epoch=replica.epoch, block=number,
         )  # fmt: skip
-
-    async def _moved(self, copy: Copy, file: int, put: list[tuple[int, Place]]) -> None:
-        """From now on the blocks are looked for in their new places."""
-        if put:
-            await self._synced()
-        for number, place in put:
-            if not copy.is_dropped and copy.index.file(number) == file:
-                self._copies.moved(copy, number, place)
 
     async def _synced(self) -> None:
         """Wait until all that was put is synced; make the file that it is for, if that is missing."""
