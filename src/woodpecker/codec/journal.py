@@ -236,6 +236,7 @@ class _Copy(msgspec.Struct, frozen=True, array_like=True):
     fence: _Fence | None
     end: int | None
     is_unsure: bool
+    lac: int
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -259,7 +260,7 @@ def decode_fence(payload: Buffer, *, where: str) -> FenceMark:
 def encode_copy(replica: Replica) -> bytes:
     """Payload of a COPY record: state of a copy, but for its blocks and what its header says."""
     fence = None if replica.fence is None else _fence(replica.fence)
-    return _encode(_Copy(fence, replica.end, replica.is_unsure))
+    return _encode(_Copy(fence, replica.end, replica.is_unsure, replica.lac))
 
 
 def decode_copy(payload: Buffer, *, incarnation: str, epoch: int, where: str) -> Replica:
@@ -274,6 +275,7 @@ def decode_copy(payload: Buffer, *, incarnation: str, epoch: int, where: str) ->
         fence=None if item.fence is None else item.fence.mark(),
         is_fence_synced=item.fence is not None,
         end=item.end,
+        lac=item.lac,
         is_unsure=item.is_unsure,
     )
 

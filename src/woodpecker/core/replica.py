@@ -69,6 +69,17 @@ class Replica:
         return NO_BLOCK if self.queued is None else self.queued.number
 
 
+_FIELDS = tuple((name, getattr(Replica, name).__set__) for name in Replica.__slots__)
+
+
+def _moved(replica: Replica, **changes: object) -> Replica:
+    """``dataclasses.replace`` in a third of its time: three times for every block of every log."""
+    moved = object.__new__(Replica)
+    for name, set_field in _FIELDS:
+        set_field(moved, changes[name] if name in changes else getattr(replica, name))
+    return moved
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """Who a node is: its name, its incarnation, and those that it must not speak for in full."""
@@ -170,11 +181,9 @@ def on_fence(
 
 def on_synced(replica: Replica, *, block: int = NO_BLOCK, fence: bool = False) -> Replica:
     """The journal is synced past the block of that number, or past the fence record."""
-    return replace(
-        replica,
-        synced=max(replica.synced, block),
-        is_fence_synced=replica.is_fence_synced or fence,
-    )
+    if fence:
+        replica = replace(replica, is_fence_synced=True)
+    return replica if block <= replica.synced else _moved(replica, synced=block)
 
 
 def on_end(replica: Replica, end: int) -> Replica:
@@ -184,7 +193,7 @@ def on_end(replica: Replica, end: int) -> Replica:
 
 def on_lac(replica: Replica, lac: int) -> Replica:
     """The writer says that all up to ``lac`` is confirmed; it may run ahead of this copy."""
-    return replica if lac <= replica.lac else replace(replica, lac=lac)
+    return replica if lac <= replica.lac else _moved(replica, lac=lac)
 
 
 def answers_writer(replica: Replica) -> bool:
@@ -254,7 +263,7 @@ def _take(replica: Replica, block: BlockIn) -> Decision:
     if last is not None and block.prev_digest != last.digest:
         return _decide(Verdict.MISMATCH, replica)
     tip = Tip(number=block.number, end_seq=block.end_seq, digest=block.digest)
-    return _decide(Verdict.STORE, replace(replica, queued=tip))
+    return _decide(Verdict.STORE, _moved(replica, queued=tip))
 
 
 def _decide(verdict: Verdict, replica: Replica | None) -> Decision:

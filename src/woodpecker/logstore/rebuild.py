@@ -15,7 +15,7 @@ from woodpecker.codec.header import BlockHeader
 from woodpecker.codec.journal import BLOCK_KINDS, Kind, RecordHeader, decode_copy, decode_fence
 from woodpecker.codec.journal_walk import Found
 from woodpecker.core.ids import NO_BLOCK, NO_ENTRY
-from woodpecker.core.replica import Replica, Tip, new_floor, on_end
+from woodpecker.core.replica import Replica, Tip, new_floor, on_end, on_lac
 from woodpecker.errors import Corrupt
 from woodpecker.logstore.block_index import BlockIndex, Place
 from woodpecker.logstore.copies import Copies
@@ -119,13 +119,15 @@ class _Draft:
     def finish(self) -> str:
         """All records were read: the copy is as far as it is complete. Why it is not; "" if it is."""
         tip, last = self._tip, len(self.index) - 1
+        if tip is not None:
+            lac = self.index.confirmed(self._lac_seq, tip.end_seq)
+            self.replica = on_lac(self.replica, lac)
         if last < self._highest and not self._why:
             self._why = f"block {last + 1} is lost; block {self._highest} was here"
         self.replica = replace(
             self.replica,
             queued=tip,
             synced=last,
-            lac=NO_BLOCK if tip is None else self.index.confirmed(self._lac_seq, tip.end_seq),
             is_unsure=self.replica.is_unsure or bool(self._why),
         )
         return self._why
@@ -164,3 +166,4 @@ class _Draft:
             self.replica = on_end(self.replica, said.end)
         if said.is_unsure:
             self.replica = replace(self.replica, is_unsure=True)
+        self.replica = on_lac(self.replica, said.lac)
