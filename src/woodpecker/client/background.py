@@ -37,6 +37,7 @@ LEAVE_MS = 300_000  # ... and to the nodes that hold it (kind quorum), if they c
 LEASE = keys.lease("background")
 LEASE_TTL_MS = 30_000
 JOBS = 2  # logs worked on at the same time
+DECODED_AT_ONCE = 32  # manifests, in one turn of the loop
 RETRY_LIMIT_MS = 600_000.0
 
 _log = logging.getLogger("woodpecker.background")
@@ -249,7 +250,9 @@ class BackgroundWorker:
         """All logs' manifests, in pages of the store; one that cannot be read does not hide others."""
         store, start_after = self._env.catalog.store, ""
         while page := await store.list(keys.LOGS, start_after=start_after):
-            for record in page:
+            for index, record in enumerate(page):
+                if index % DECODED_AT_ONCE == 0:
+                    await self._env.runtime.sleep_ms(0)  # others want the loop, too
                 try:
                     manifest = records.decode_manifest(record.value, where=record.key)
                 except WoodpeckerError as error:

@@ -267,7 +267,6 @@ class Service:
         return connect(
             settings.store,
             metadata=settings.metadata,
-            background=False,  # the keeper does what is to be done
             observer=self._observer,
             runtime=self._runtime,
             secret=access.secret or None,
