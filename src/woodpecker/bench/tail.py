@@ -20,7 +20,10 @@ GAP_S = 0.002
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailPlan:
-    """``count`` entries, one after the other; ``gap_s`` between an acknowledgement and the next."""
+    """``count`` entries, one after the other; ``gap_s`` between an acknowledgement and the next.
+
+    The first one, which readers of an empty log have to find a segment for, is told apart.
+    """
 
     count: int
     size: int = 1024
@@ -35,8 +38,9 @@ async def run(target: Target, wanted: TailPlan, say: Say) -> list[Row]:
             say(f"tail, {where}")
             log = await target.create_log(client, f"bench-{where.partition(' ')[0]}")
             acknowledged, arrived = await follow(target, log, wanted)
-            delays = [max(0.0, arrived[seq] - acknowledged[seq]) for seq in acknowledged]
-            figures = latency_figures(delays) | {"entries": float(len(delays))}
+            first, *delays = (max(0.0, arrived[seq] - acknowledged[seq]) for seq in acknowledged)
+            figures = latency_figures(delays)
+            figures |= {"first_ms": first * 1e3, "entries": float(len(delays))}
             rows.append(Row(name=f"tail {where} {size_text(wanted.size)}", figures=figures))
         return rows
 
@@ -50,7 +54,7 @@ async def _follow_here(
         async for batch in log.read_batches(follow=True):
             moment = now()
             arrived.update((seq, moment) for seq in range(batch.first_seq, batch.end_seq))
-            if batch.end_seq >= wanted.count:
+            if batch.end_seq > wanted.count:
                 return
 
     reader = asyncio.create_task(follow())
@@ -65,7 +69,7 @@ async def _follow_here(
 async def _follow_there(
     target: Target, log: Log, wanted: TailPlan
 ) -> tuple[dict[int, float], dict[int, float]]:
-    async with child("follow", target.url, log.name, str(wanted.count)) as process:
+    async with child("follow", target.url, log.name, str(wanted.count + 1)) as process:
         assert process.stdout is not None
         acknowledged = await _append(log, wanted)
         text = await process.stdout.read()
@@ -79,9 +83,9 @@ async def _append(log: Log, wanted: TailPlan) -> dict[int, float]:
     acknowledged: dict[int, float] = {}
     async with await log.open_writer() as writer:
         await asyncio.sleep(SETTLE_S)
-        for _ in range(wanted.count):
+        for number in range(wanted.count + 1):
             seq = await writer.append(payloads.next())
             acknowledged[seq] = now()
-            await asyncio.sleep(wanted.gap_s)
+            await asyncio.sleep(wanted.gap_s if number else SETTLE_S)
         await asyncio.sleep(SETTLE_S)  # the segment stays open until the reader has everything
     return acknowledged
