@@ -89,6 +89,7 @@ class NodeKeeper:
         self._objects = ObjectDesk(env)
         self._due = Schedule()
         self._looking: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()  # told while a look was under way: look once more behind it
         self._jobs: dict[str, _Job] = {}  # waiting, by log
         self._working: dict[str, asyncio.Task[None]] = {}
         self._large: set[str] = set()  # those of them that are large
@@ -130,7 +131,9 @@ class NodeKeeper:
         """Write the sealed object of a segment that ends at ``end``; see the port."""
         manifest = (await self._env.catalog.load(name)).manifest
         if manifest is None or manifest.is_tombstone or manifest.log_id != log_id:
-            raise NotFound(f"log {name!r} was deleted")  # one that is just being deleted is taken over
+            raise NotFound(
+                f"log {name!r} was deleted"
+            )  # one that is just being deleted is taken over
         segment = next((s for s in manifest.segments if s.id == segment_id), None)
         if segment is None:
             raise NotFound(f"log {name!r}: segment {segment_id} is not in its manifest any more")
@@ -225,8 +228,8 @@ class NodeKeeper:
             name = self._due.pop(now_ms)
             if name is None:
                 return
-            if name in self._looking:  # told while a look is under way: look again
-                self._due.put(name, now_ms + 1)
+            if name in self._looking:
+                self._again.add(name)
                 continue
             task = self._env.runtime.spawn(self._guarded_look(name), f"keeper look {name}")
             self._looking[name] = task
@@ -258,6 +261,9 @@ class NodeKeeper:
             self._env.observer.count(Counter.BACKGROUND_ERRORS, job="bug")
         finally:
             del self._looking[name]
+            if name in self._again:
+                self._again.discard(name)
+                self._due.put(name, self._now_ms())
             self._wake.set()
 
     async def _read(self, name: str) -> Manifest | None:

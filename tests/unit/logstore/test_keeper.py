@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 from tests.unit.logstore.keeper_kit import BLOCK_BYTES, NODES, Cell, a_cell
@@ -25,8 +27,10 @@ from woodpecker.logstore.keeper import (
     OUTAGE_LIMIT_MS,
     RETRY_LIMIT_MS,
     SWEEP_MS,
+    NodeKeeper,
     _Job,
 )
+from woodpecker.metadata.catalog import Catalog
 from woodpecker.segments.base import SegmentRef
 from woodpecker.testing.faulty import Fault
 from woodpecker.testing.virtual import on_virtual_time, run
@@ -121,6 +125,38 @@ async def test_after_a_start_everything_held_is_looked_at_soon() -> None:
         cell.start()
         await cell.settle()
         assert await cell.states() == [SEALED, SEALED]
+
+
+@on_virtual_time
+async def test_a_keeper_told_while_it_looks_waits_for_that_look_and_looks_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_cell() as cell:
+        cell.start("n1")
+        await cell.log(segments=0)
+        await cell.settle()
+        read, wait = Catalog.load, NodeKeeper._wait
+        turns: list[float] = []
+        looks = 0
+
+        async def slow(self: Catalog, name: str) -> Any:
+            nonlocal looks
+            looks += 1
+            await asyncio.sleep(4)
+            return await read(self, name)
+
+        async def counted(self: NodeKeeper, now_ms: float) -> None:
+            turns.append(now_ms)
+            await wait(self, now_ms)
+
+        monkeypatch.setattr(Catalog, "load", slow)
+        monkeypatch.setattr(NodeKeeper, "_wait", counted)
+        for _ in range(3):
+            cell.tell("orders")
+            await cell.settle(500)
+        await cell.settle(20_000)
+        assert looks == 2
+        assert len(turns) < 20
 
 
 @on_virtual_time
