@@ -34,6 +34,7 @@ from woodpecker.codec.journal import (
 from woodpecker.errors import Corrupt
 
 SCAN_BYTES = 1 << 20
+HEADLESS_BYTES = 16 << 20  # searched for the rest of a group whose first record is damaged
 _ZEROS = bytes(SCAN_BYTES)
 
 
@@ -114,9 +115,12 @@ class _Walk:
                 found, is_blank = yield from self._find_group(at)
                 if found is not None or not is_blank:
                     self._scars.append(at)
-                if found is None:
+                if found is None and (is_blank or self._is_last):
                     break
-                at, self._next = found, None
+                end = self._size if found is None else found
+                size = min(end - at, HEADLESS_BYTES)
+                yield from self._group(at, (yield Ask(at, size)), is_headless=True)
+                at, self._next = end, None
                 continue
             end = at + head.group_units * UNIT_BYTES
             if (yield from self._group(at, (yield Ask(at, end - at)))):
@@ -159,11 +163,12 @@ class _Walk:
                     return start + place, is_blank
         return None, is_blank
 
-    def _group(self, start: int, view: memoryview) -> Generator[Ask | Found, memoryview, bool]:
-        """The records of one group; True: nothing is read after it."""
-        at = 0
-        self._next = self._next or 0
-        is_first = True
+    def _group(
+        self, start: int, view: memoryview, *, is_headless: bool = False
+    ) -> Generator[Ask | Found, memoryview, bool]:
+        """The records of one group; True: nothing is read after it. ``is_headless``: the first is lost."""
+        at = self._resync(view, ALIGN_BYTES) if is_headless else 0
+        is_first = not is_headless
         while at < len(view) and not self._is_complete:
             header = parse_record(view, self._seed, at)
             if is_first and header is not None:

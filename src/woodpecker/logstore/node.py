@@ -334,7 +334,8 @@ class Node:
 
     def _failed(self, error: OSError) -> None:
         """The journal cannot be written: nothing is acknowledged any more."""
-        self.failure = self.journal.failure
+        self.failure = self.journal.failure or Unavailable(str(error))
+        self.reading.stop(self.failure)
         self._observer.event(Event.NODE_STOPPED, node=self.identity.node, error=str(error))
         self._stopped.set()
 

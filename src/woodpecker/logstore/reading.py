@@ -131,13 +131,17 @@ class Reading:
             if waiting_for == log_id and segment_id < floor:
                 self.news(log_id, segment_id)
 
-    async def close(self, error: Unavailable) -> None:
-        """Nobody waits any more."""
+    def stop(self, error: Unavailable) -> None:
+        """Nobody waits any more: they are told why."""
         waits, self._waits = self._waits, {}
         for each in waits.values():
             for wait in each:
                 wait.stop()
                 wait.responder.reply(by_error(error))
+
+    async def close(self, error: Unavailable) -> None:
+        """Stop, and wait until nothing is read any more."""
+        self.stop(error)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -29,6 +29,7 @@ from woodpecker.logstore.node import Node
 from woodpecker.logstore.settings import NodeSettings
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.testing.sim_disk import SimDisk
+from woodpecker.testing.virtual import VirtualRuntime
 
 FILE_BYTES = 1 << 20
 LOG = "ab" * 16
@@ -122,7 +123,7 @@ class Writer:
         assert isinstance(answer, Voted), answer
         return answer
 
-    async def repair(self, node: Node, number: int, end: int) -> Reply:
+    async def repair(self, node: Node, number: int, end: int) -> Any:
         answer, _ = await send(
             node, Repair(target=self.target, name=self.name, end=end), self.blocks[number]
         )
@@ -148,7 +149,7 @@ class Writer:
             found += blocks
 
 
-def send(node: Node, request: Request, payload: bytes = b"") -> asyncio.Future[tuple[Reply, bytes]]:
+def send(node: Node, request: Request, payload: bytes = b"") -> asyncio.Future[Any]:
     """As a transport would: large payloads come in the node's own buffers."""
     place = node.allocate(len(payload)) if isinstance(request, Append | Repair) else None
     if place is None:
@@ -159,7 +160,7 @@ def send(node: Node, request: Request, payload: bytes = b"") -> asyncio.Future[t
     return answers.future
 
 
-async def ask(node: Node, request: Request) -> Reply:
+async def ask(node: Node, request: Request) -> Any:
     answer, _ = await send(node, request)
     return answer
 
@@ -177,3 +178,31 @@ def cut(data: bytes, sizes: tuple[int, ...]) -> list[bytes]:
         at += size
     assert at == len(data)
     return blocks
+
+
+class Lab:
+    """A disk, and a node on it."""
+
+    def __init__(self, **changes):
+        self.disk = SimDisk(random.Random(1))
+        self.runtime = VirtualRuntime(1)
+        self.changes = changes
+        self.node: Node
+
+    async def __aenter__(self):
+        self.node = await open_node(self.disk, self.runtime, **self.changes)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.node.close()
+        assert self.runtime.running() == []
+
+    async def restart(self, *, crash=False, boot_seen=None, **changes):
+        if crash:
+            self.disk.crash()
+        await self.node.close(clean=not crash)
+        self.node = await open_node(self.disk, self.runtime, boot_seen, **(self.changes | changes))
+        return self.node
+
+    def writer(self, **fields):
+        return Writer(self.node.identity.incarnation, **fields)
