@@ -197,8 +197,13 @@ class Recovery:
         assert tip is not None
         holders = list(decided.holders)
         repaired: list[int] = []
+
+        def is_safe() -> bool:  # who could not show its blocks any more has left ``holders``
+            held = Decided(tip=tip, holders=tuple(holders))
+            return rules.is_safe(acks, held, len(repaired))
+
         for index in rules.to_repair(acks, decided, ballot.votes):
-            if rules.is_safe(acks, decided, len(repaired)):
+            if is_safe():
                 break
             short = ballot.votes[index].tip
             first = 0 if short is None else short.number + 1
@@ -210,7 +215,7 @@ class Recovery:
                 self._why[index] = str(error)
             else:
                 repaired.append(index)
-        if not rules.is_safe(acks, decided, len(repaired)):
+        if not is_safe():
             await self._upload(holders, tip)
         return [*holders, *repaired]
 

@@ -276,6 +276,18 @@ async def test_five_members_are_brought_to_three_copies():
 
 
 @on_virtual_time
+async def test_a_holder_that_cannot_show_its_blocks_is_not_counted_as_a_copy():
+    async with a_cluster(5, replicas=5) as cluster:
+        log = FakeLog()
+        segment = await written(cluster, log, {1: 4, 2: 4, 3: 1, 4: 0, 5: 0})
+        cluster.node(1).refuses = "Read"
+        found = await cluster.store("taker").recover(log.ref(), token=TAKER)
+        assert found.end == segment.end
+        others = [node for node in cluster.nodes.values() if node is not cluster.node(1)]
+        assert sum(count_on(node) == 4 for node in others) >= 3
+
+
+@on_virtual_time
 async def test_where_too_few_nodes_can_hold_it_it_is_uploaded():
     async with a_cluster(2) as cluster:
         log = FakeLog()
