@@ -451,10 +451,14 @@ class FakeCluster:
     def node(self, number: int) -> FakeNode:
         return self.nodes[f"n{number}"]
 
+    def directory(self) -> FakeNodes:
+        """How one client sees the nodes."""
+        return FakeNodes(self)
+
     def store(self, name: str = "client", *, zone: str = "") -> QuorumSegments:
         """A client of its own."""
         transport = self.network.transport(name)
-        store = QuorumSegments(FakeNodes(self), transport, self.runtime, zone=zone)
+        store = QuorumSegments(self.directory(), transport, self.runtime, zone=zone)
         self.stores.append(store)
         return store
 
