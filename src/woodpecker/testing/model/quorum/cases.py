@@ -45,6 +45,10 @@ WORLDS = (
     _world(Setup(blocks=1, takers=1, tells=True, damages=1, cuts_tails=True, rots=True)),
     _world(Setup(blocks=1, takers=2, damages=1), must_close=True),
     _world(Setup(blocks=1, takers=1, splits=True, damages=1), must_close=True),
+    _world(
+        Setup(blocks=1, takers=1, damages=1, loses_disks=False, cuts_tails=True, rots=True),
+        must_close=True,
+    ),
     _world(replace(TWO_OF_TWO, blocks=1, takers=1), must_close=True),
     _world(Setup(blocks=2, takers=2, damages=1), is_large=True),
     _world(
