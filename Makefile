@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 KILLS ?= 500
+SEEDS ?= 400
+FIRST ?= 0
 ARGS ?=
 
 MADE := $(VENV)/.made
@@ -16,7 +18,7 @@ DEMO := $(VENV)/.demo
 LOCKED := pyproject.toml constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow kill-short kill check format clean
+.PHONY: help demo test test-slow sim kill-short kill check format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +27,7 @@ help:
 	@echo 'make test-slow  the slow tier as well'
 	@echo 'make kill-short kills, pauses and outages on real processes and servers, some minutes'
 	@echo 'make kill       the same for long (KILLS=500; docs/testing.md)'
+	@echo 'make sim        simulated worlds full of faults, a fixed set of seeds (SEEDS=400 FIRST=0)'
 	@echo 'make check      ruff, formatting, mypy, import rules, tests of the documents'
 	@echo 'make clean      remove $(VENV) and caches'
 
@@ -36,6 +39,9 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --slow $(ARGS)
+
+sim: $(DEV)
+	@$(BIN)/python -m woodpecker sim run --first $(FIRST) --seeds $(SEEDS) --jobs $(JOBS)
 
 kill-short: $(DEV)
 	@$(BIN)/python -m pytest -m kill_short -v --durations=0 tests/kill $(ARGS)
