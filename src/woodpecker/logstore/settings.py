@@ -16,7 +16,7 @@ class NodeSettings:
         node: its name, for ever. store_id, storage_url, metadata_url, zone: handed to clients (``Welcome``).
         file_bytes: of one journal file; the largest block that is taken is half a MiB smaller.
         journal_max_bytes: how much of the disk the journal may use; None: all but ``keep_free_bytes``.
-        keep_free_bytes: of the file system, never used.
+        keep_free_bytes: of the file system, never used; one journal file at least, for the next start.
         soft_full, hard_full: share of that room in use above which nodes ask to be spared, and above which
             they take no blocks from writers any more.
         queue_max_bytes: blocks that wait for the disk; above, they are refused.
@@ -60,6 +60,11 @@ class NodeSettings:
                 f"soft_full={self.soft_full}, hard_full={self.hard_full}: "
                 "0 < soft_full < hard_full < 1 must hold"
             )
+
+    @property
+    def spared_bytes(self) -> int:
+        """What a running node leaves free: a start on a full disk needs room for a file."""
+        return max(self.keep_free_bytes, self.file_bytes)
 
     @property
     def max_block_bytes(self) -> int:

@@ -151,7 +151,7 @@ class Upkeep:
         on_disk = sum(file.size_bytes for file in self._journal.files.values())
         free = self._disk.free_bytes()[0]
         fits = limit is None or on_disk + size <= limit
-        ahead = fits and free - self._settings.keep_free_bytes >= size
+        ahead = fits and free - self._settings.spared_bytes >= size
         with contextlib.suppress(OSError):
             await self._journal.prepare(ahead=ahead)
         self._is_short = not self._journal.has_next
@@ -164,7 +164,7 @@ class Upkeep:
         unused = journal.room_bytes if journal.current in journal.files else 0
         unused += settings.file_bytes if journal.has_next else 0
         self.used_bytes = on_disk - unused
-        room = on_disk + max(0, self._disk.free_bytes()[0] - settings.keep_free_bytes)
+        room = on_disk + max(0, self._disk.free_bytes()[0] - settings.spared_bytes)
         if settings.journal_max_bytes is not None:
             room = min(room, settings.journal_max_bytes)
         self.room_bytes = max(0, room - settings.file_bytes)  # one file is always kept ahead
