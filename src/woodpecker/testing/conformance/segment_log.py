@@ -11,6 +11,7 @@ from woodpecker.core.batcher import BatchMark, Draft
 from woodpecker.core.ids import ZERO_DIGEST, State
 from woodpecker.core.manifest import End, Manifest, Place, Segment, placed
 from woodpecker.core.register import EndLog, GrantProducer
+from woodpecker.errors import Fenced, OutcomeUnknown
 from woodpecker.segments.base import SegmentRef, SegmentStore, SegmentWriter
 
 TIMEOUT_MS = 20_000
@@ -182,3 +183,33 @@ async def read(store: SegmentStore, ref: SegmentRef, seq: int = 0) -> list[Block
 
 def payloads_of(blocks: Sequence[Block]) -> list[bytes]:
     return [payload for block in blocks for payload in block.payloads]
+
+
+async def until_visible(store: SegmentStore, ref: SegmentRef, seq: int) -> None:
+    """Wait until more than ``seq`` is visible; looking again and again is a fault."""
+    source = store.source(ref)
+    looks = 0
+    while await source.visible_end() <= seq:
+        looks += 1
+        assert looks < 1000, "wait_visible returns at once though there is nothing new"
+        await source.wait_visible(seq, 1000)
+        await asyncio.sleep(0)
+    await source.close()
+
+
+async def write_until_failure(
+    segment: OpenSegment, begun: asyncio.Event, after_blocks: int
+) -> None:
+    """Write as fast as the slots allow, until the writer ends; ``begun`` is set once there is enough."""
+    waiting: list[asyncio.Future[None]] = []
+    try:
+        while True:
+            waiting.append(segment.submit(segment.pack([b"x" * 500])))
+            if len(waiting) >= segment.writer.slots:
+                await waiting.pop(0)
+            is_some_safe = segment.acknowledged_seq > 0
+            if len(segment.blocks) >= after_blocks and is_some_safe:
+                begun.set()  # from here on the end cannot be nothing
+            await asyncio.sleep(0)
+    except (Fenced, OutcomeUnknown):
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -25,14 +25,15 @@ from woodpecker.core.ids import ZERO_DIGEST
 from woodpecker.core.manifest import End, placed
 from woodpecker.core.register import EndLog, GrantProducer
 from woodpecker.errors import Fenced, NotFound, OutcomeUnknown, WoodpeckerError
-from woodpecker.segments.base import BlockSource, Recovered, SegmentRef, SegmentStore
+from woodpecker.segments.base import BlockSource, Recovered, SegmentStore
 from woodpecker.testing.conformance.segment_log import (
     FIRST_US,
     TAKER,
     FakeLog,
-    OpenSegment,
     payloads_of,
     read,
+    until_visible,
+    write_until_failure,
 )
 
 OpenStore = Callable[[], SegmentStore]
@@ -218,7 +219,7 @@ class SegmentStoreSuite:
         for reader in (store, other):
             source = reader.source(log.ref())
             before = await source.visible_end()
-            waiting = asyncio.create_task(_until_visible(reader, log.ref(), before))
+            waiting = asyncio.create_task(until_visible(reader, log.ref(), before))
             await asyncio.sleep(0.05)
             await segment.append(b"x")
             await asyncio.wait_for(waiting, PATIENCE_S)
@@ -339,7 +340,7 @@ class SegmentStoreSuite:
         for attempt in range(5):
             segment = await log.open(store)
             begun = asyncio.Event()
-            writing = asyncio.create_task(_write_until_failure(segment, begun, 5 + attempt))
+            writing = asyncio.create_task(write_until_failure(segment, begun, 5 + attempt))
             await asyncio.wait_for(begun.wait(), PATIENCE_S)
             log.epoch += 1
             found = await other.recover(log.ref(), token=TAKER)
@@ -479,31 +480,3 @@ class SegmentStoreSuite:
 
 def _note(order: list[int], number: int, _done: asyncio.Future[None]) -> None:
     order.append(number)
-
-
-async def _until_visible(store: SegmentStore, ref: SegmentRef, seq: int) -> None:
-    source = store.source(ref)
-    looks = 0
-    while await source.visible_end() <= seq:
-        looks += 1
-        assert looks < 1000, "wait_visible returns at once though there is nothing new"
-        await source.wait_visible(seq, 1000)
-        await asyncio.sleep(0)
-    await source.close()
-
-
-async def _write_until_failure(
-    segment: OpenSegment, begun: asyncio.Event, after_blocks: int
-) -> None:
-    waiting: list[asyncio.Future[None]] = []
-    try:
-        while True:
-            waiting.append(segment.submit(segment.pack([b"x" * 500])))
-            if len(waiting) >= segment.writer.slots:
-                await waiting.pop(0)
-            is_some_safe = segment.acknowledged_seq > 0
-            if len(segment.blocks) >= after_blocks and is_some_safe:
-                begun.set()  # from here on the end cannot be nothing
-            await asyncio.sleep(0)
-    except (Fenced, OutcomeUnknown):
-        await asyncio.gather(*waiting, return_exceptions=True)
