@@ -121,12 +121,12 @@ class Recovery:
             raise answer
         if isinstance(answer, WoodpeckerError):
             ballot.lost.add(index)
-            if self._is_hopeless(ballot):
-                raise self._too_few(ballot)
         else:
             ballot.votes[index] = Vote(tip=answer.tip, is_complete=answer.complete, lac=answer.lac)
             ballot.sizes[index] = answer.size_bytes
             self._why.pop(index, None)
+        if self._is_hopeless(ballot):
+            raise self._too_few(ballot)
         return True
 
     async def _fence(self, index: int, answers: asyncio.Queue[Answer]) -> None:
@@ -165,28 +165,34 @@ class Recovery:
 
     def _is_hopeless(self, ballot: _Ballot) -> bool:
         """Whether E can never be decided, for what some members held is gone."""
+        if not ballot.lost:
+            return False  # all N together decide in any case
         ensemble = self._copies.ensemble
         bounds = sum(not vote.is_complete for vote in ballot.votes.values())
         full = len(ensemble.members) - len(ballot.lost) - bounds
-        return full < fence_cover(len(ensemble.members), ensemble.acks)
+        if full < fence_cover(len(ensemble.members), ensemble.acks):
+            return True
+        is_over = len(ballot.votes) + len(ballot.lost) == len(ensemble.members)
+        return is_over and isinstance(self._decide(ballot), Undecided)
 
     def _too_few(self, ballot: _Ballot) -> Unavailable:
-        ensemble = self._copies.ensemble
+        ensemble, votes = self._copies.ensemble, ballot.votes.values()
         members = len(ensemble.members)
         missing = "; ".join(
             self._why.get(index, f"{peer}: no answer")
             for index, peer in enumerate(self._copies.peers)
             if index not in ballot.votes
         )
-        bounds = sum(not vote.is_complete for vote in ballot.votes.values())
+        bounds = sum(not vote.is_complete for vote in votes)
         doubt = f", {bounds} of them after losing records" if bounds else ""
-        if len(ballot.votes) - bounds >= fence_cover(members, ensemble.acks):
-            doubt += ", and none of them has all that was acknowledged"
+        needed = f"{fence_cover(members, ensemble.acks)} must"
+        last = max((_number(vote.tip) for vote in votes), default=NO_BLOCK)
+        if any(vote.lac > last for vote in votes):
+            needed = "but a block was acknowledged that they do not have: all must"
         return Unavailable(
             f"{self._copies} cannot be taken over: {len(ballot.votes)} of its {members} members "
-            f"answered{doubt}, {fence_cover(members, ensemble.acks)} must. Missing: {missing}. Start "
-            "these nodes and try again; if what they held is lost for good, 'woodpecker log recover "
-            "NAME --accept-loss' goes on without it"
+            f"answered{doubt}, {needed}. Missing: {missing}. Start these nodes and try again; if what "
+            "they held is lost for good, 'woodpecker log recover NAME --accept-loss' goes on without it"
         )
 
     # --- making safe ---

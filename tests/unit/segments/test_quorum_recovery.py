@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.unit.segments.quorum_kit import FakeCluster, FakeNode, a_cluster
 
+from woodpecker.codec.header import parse_header
 from woodpecker.core.register import GrantProducer
+from woodpecker.core.replica import Replica, Tip
 from woodpecker.errors import Corrupt, NotFound, Unavailable
 from woodpecker.segments import quorum_recovery
 from woodpecker.testing.conformance.segment_log import FakeLog, OpenSegment, payloads_of, read
@@ -41,6 +44,12 @@ def shorten(node: FakeNode, log: FakeLog, count: int) -> None:
             if not count:
                 del node.disk.copies[key]
     node.start()
+
+
+def _shortened(replica: Replica, last: bytes) -> Replica:
+    header = parse_header(last)
+    tip = Tip(number=header.number, end_seq=header.end_seq, digest=header.digest)
+    return replace(replica, queued=tip, synced=header.number)
 
 
 def count_on(node: FakeNode) -> int:
@@ -200,6 +209,44 @@ async def test_nobody_waits_for_a_disk_that_is_gone():
         with pytest.raises(Unavailable, match=r"incarnation n2-1 is gone.*accept-loss"):
             await cluster.store("taker").recover(log.ref(), token=TAKER)
         assert asyncio.get_running_loop().time() - began < 1
+
+
+@on_virtual_time
+async def test_nobody_waits_when_lower_bounds_can_never_be_enough():
+    async with a_cluster() as cluster:
+        log = FakeLog()
+        await written(cluster, log, {1: 3, 2: 3, 3: 3})
+        for number in (1, 2, 3):
+            cluster.node(number).crash()
+            (cluster.node(number).wipe if number == 1 else cluster.node(number).cut_tail)()
+            cluster.node(number).start()
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(Unavailable, match=r"after losing records.*accept-loss"):
+            await cluster.store("taker").recover(log.ref(), token=TAKER)
+        assert asyncio.get_running_loop().time() - began < 1
+
+
+@on_virtual_time
+async def test_a_lac_above_all_answers_is_no_end():
+    """The member that has it is waited for; if its disk is gone, a person has to decide."""
+    async with a_cluster() as cluster:
+        log = FakeLog()
+        segment = await log.open(cluster.store("writer"))
+        for number in range(3):
+            await segment.append(b"%d" % number)
+        await asyncio.sleep(0.1)
+        await segment.writer.abandon()
+        for number in (1, 2):  # their disks lied about a sync
+            node = cluster.node(number)
+            for copy in (*node.copies.values(), *node.disk.copies.values()):
+                del copy.blocks[2:]
+                copy.replica = _shortened(copy.replica, copy.blocks[1])
+        cluster.node(3).crash()
+        waiting = asyncio.ensure_future(cluster.store("taker").recover(log.ref(), token=TAKER))
+        await asyncio.sleep(5)
+        assert not waiting.done()
+        cluster.node(3).start()
+        assert (await asyncio.wait_for(waiting, 5)).end == segment.end
 
 
 @on_virtual_time
