@@ -428,8 +428,11 @@ class QuorumSegmentWriter:
 
     @property
     def is_heavy(self) -> bool:
-        """Whether it should be sealed early, for a member is above its soft watermark."""
-        return self._total_bytes >= PRESSED_SEGMENT_BYTES and self._is_pressed()
+        """Whether it should be sealed early: a member is short of room; when it has none, for any block."""
+        if not self._is_pressed():
+            return False
+        is_full = any(pipe.peer.is_full() and not pipe.is_lost for pipe in self._pipes)
+        return self._total_bytes >= (1 if is_full else PRESSED_SEGMENT_BYTES)
 
     @property
     def is_busy(self) -> bool:

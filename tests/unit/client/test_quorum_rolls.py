@@ -11,13 +11,14 @@ from tests.unit.segments.quorum_kit import FakeCluster, FakeNodes, a_cluster
 
 from woodpecker.client.environment import Environment
 from woodpecker.client.log import Log
+from woodpecker.client.salvage import recover_log
 from woodpecker.client.writer import LogWriter
 from woodpecker.core.commands import CreateLog
 from woodpecker.core.ids import Kind, State
 from woodpecker.core.manifest import Manifest, Options, Segment
 from woodpecker.core.options import make_options
 from woodpecker.core.transitions import check
-from woodpecker.errors import NotWritten
+from woodpecker.errors import NotWritten, Unavailable
 from woodpecker.metadata.catalog import Catalog
 from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
 from woodpecker.observability.base import SILENT
@@ -252,6 +253,31 @@ async def test_a_wish_to_roll_is_not_forgotten_while_the_metadata_store_is_away(
         site.on_metadata.is_away = False
         await asyncio.sleep(2)
         assert await site.members() == ["n1", "n3", "n4"]
+        await writer.close()
+
+
+@on_virtual_time
+async def test_a_person_gives_up_what_lost_disks_held():
+    async with a_site(5) as site:
+        writer = await site.writer(append_timeout_ms=1_000)
+        await writer.append(b"kept")
+        site.cluster.network.cut("writer", "n3")  # it never gets the second entry
+        await writer.append(b"lost")
+        site.cluster.network.heal("writer", "n3")
+        for number in (1, 2):
+            site.cluster.node(number).crash()
+            site.cluster.node(number).wipe()
+            site.cluster.node(number).start()
+        await writer._pump.chain.current.abandon()  # type: ignore[union-attr]
+        log = Log(site.env, NAME, LOG)
+        with pytest.raises(Unavailable, match=r"came back|is gone.*accept-loss"):
+            await log.open_writer()
+        report = await recover_log(site.env, NAME, LOG, accept_loss=True)
+        assert report.loss is not None
+        assert report.loss.from_seq == report.next_seq
+        assert await site.entries() == [b"kept", b"lost"][: report.next_seq]
+        async with await log.open_writer() as another:
+            assert await another.append(b"more") == report.next_seq
         await writer.close()
 
 

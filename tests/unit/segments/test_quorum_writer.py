@@ -362,6 +362,27 @@ async def test_soft_pressure_slows_down_and_asks_for_early_sealing():
         await segment.writer.abandon()
 
 
+@on_virtual_time
+async def test_a_full_disk_has_small_segments_sealed_as_well():
+    """Nobody else has room, so it is no better elsewhere: but sealed, it needs no room at all."""
+    async with a_cluster() as cluster:
+        store = cluster.store()
+        idle = await FakeLog().open(store)
+        await idle.append(b"small")
+        await asyncio.sleep(0.1)
+        other = await FakeLog(log_id="b" * 32).open(store)
+        for node in cluster.nodes.values():
+            node.pressure = 2
+        waiting = other.submit(other.pack([b"x"]))
+        await asyncio.sleep(2)
+        assert idle.writer.wants_roll
+        for node in cluster.nodes.values():
+            node.pressure = 0
+        await asyncio.wait_for(waiting, 5)
+        await idle.finish()
+        await other.finish()
+
+
 # --- fences -----------------------------------------------------------------------------------------
 
 
