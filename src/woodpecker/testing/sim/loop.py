@@ -62,18 +62,21 @@ class Process:
     def wake(self) -> None:
         """As SIGCONT: what became due meanwhile runs now, in its order."""
         self.is_stopped = False
+        if self.is_dead:
+            return
         held, self._held = self._held, []
         self._loop.put_back(held)
 
     def kill(self) -> None:
         """As SIGKILL, for good: nothing of it ever runs again."""
         self.is_dead = True
-        self._held.clear()
 
     def hold(self, handle: asyncio.Handle) -> None:
-        """For the loop: a callback that may not run now."""
-        if not self.is_dead:
-            self._held.append(handle)
+        """For the loop: a callback that may not run now.
+
+        Those of a killed process are kept as well: dropped, they would take tasks with them, which complain.
+        """
+        self._held.append(handle)
 
 
 def current() -> Process | None:
