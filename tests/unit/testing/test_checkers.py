@@ -44,7 +44,7 @@ class Case:
     def drop(self, *names: str) -> Case:
         return replace(self, events={n: e for n, e in self.events.items() if n not in names})
 
-    def change(self, name: str, **fields: object) -> Case:
+    def change(self, name: str, /, **fields: object) -> Case:
         return self.put(**{name: replace(self.events[name], **fields)})  # type: ignore[arg-type]
 
     def final(self, log: str, first: int = 0) -> Case:
@@ -52,7 +52,8 @@ class Case:
 
     def rules(self) -> set[str]:
         history = collect(self.events.values())
-        return {v.rule for v in check(history, Final(first=self.first, items=items(self.log)))}
+        final = Final(first=self.first, items=items(self.log))
+        return {v.rule for v in check(history, final, is_complete=True)}
 
 
 def call(process: str, number: int, at: int, kind: str, names: str = "", **more: object) -> Call:
@@ -102,6 +103,10 @@ GOOD = Case(
         "seen3": seen(26, 2, "cd", process="t"),
         "resolve": call("w1", 6, 27, "resolve", "d"),
         "resolve!": ret("w1", 6, 28, "ok", value=3),
+        "owner": call("w2", 4, 14, "owner", epoch=2),
+        "owner!": ret("w2", 4, 15, "ok", value=1),
+        "look": call("t", 2, 25, "read", before=1),
+        "look!": ret("t", 2, 26, "refused", error="out_of_range", value=2),
     },
     log="cdef",
     first=2,
@@ -211,6 +216,104 @@ BAD: dict[str, tuple[str, Callable[[], Case]]] = {
         lambda: GOOD.change("seen3", first=1, items=items("bc")),
     ),
 }
+
+
+# of a log that has ended: w2 ends it behind f, and is refused afterwards
+ENDED = GOOD.put(
+    end=call("w2", 5, 30, "end"),
+    **{"end!": ret("w2", 5, 31, "ok", value=6)},
+    late=call("w3", 0, 32, "open"),
+    **{"late!": ret("w3", 0, 33, "refused", error="log_ended")},
+).drop("end2")
+
+# a cursor holds the log at 2, and moves to 4; trims respect it
+HELD = GOOD.change("trim", hold=True).put(
+    cursor=call("c", 0, 8, "cursor", name="k", before=2),
+    **{"cursor!": ret("c", 0, 9, "ok", value=2)},
+    move=call("c", 1, 40, "cursor", name="k", before=4),
+    **{"move!": ret("c", 1, 41, "ok", value=4)},
+)
+
+# producer p sends d through w1, hears nothing, and sends it again through w2, who knows it
+REPEATED = GOOD.change("d", name="p", sequence=0).put(
+    again=call("w2", 6, 20, "append", "d", epoch=2, name="p", sequence=0),
+    **{"again!": ret("w2", 6, 21, "ok", value=3)},
+)
+
+BAD |= {
+    "the log goes on behind its end": ("order", lambda: ENDED.change("end!", value=5)),
+    "opened after the end": (
+        "order",
+        lambda: ENDED.put(**{"late!": ret("w3", 0, 33, "ok", value=6, epoch=3)}),
+    ),
+    "acknowledged after the end": (
+        "order",
+        lambda: ENDED.put(
+            g=call("w2", 7, 34, "append", "f", epoch=2), **{"g!": ret("w2", 7, 35, "ok", value=5)}
+        ),
+    ),
+    "told of an end that nobody asked for": ("order", lambda: ENDED.drop("end", "end!")),
+    "owner after another had taken over": (
+        "I4",
+        lambda: GOOD.change("owner", epoch=1),
+    ),
+    "fenced though nobody had taken over": (
+        "I4",
+        lambda: GOOD.put(
+            z=call("w2", 8, 17, "append", "z", epoch=2),
+            **{"z!": ret("w2", 8, 18, "unknown", error="fenced")},
+        ),
+    ),
+    "an opener fenced though nobody else opened": (
+        "I4",
+        lambda: GOOD.put(
+            open4=call("w4", 0, 40, "open"), **{"open4!": ret("w4", 0, 41, "unknown", error="fenced")}
+        ),
+    ),
+    "refused as trimmed where it is not": ("order", lambda: GOOD.change("look", before=2)),
+    "told of a trim that never was": ("order", lambda: GOOD.change("look!", value=3)),
+    "trimmed above a cursor": ("I9", lambda: HELD.change("cursor!", value=1).change("cursor", before=1)),
+    "a read refused that a cursor holds": (
+        "I9",
+        lambda: HELD.change("cursor!", value=1).change("cursor", before=1).drop("trim", "trim!"),
+    ),
+    "the log begins above its cursor in the end": (
+        "I9",
+        lambda: HELD.drop("move", "move!").change("cursor!", value=1).change("cursor", before=1),
+    ),
+    "a repeated batch is told two places": ("I1", lambda: REPEATED.put(
+        third=call("w2", 9, 22, "append", "d", epoch=2, name="p", sequence=0),
+        **{"third!": ret("w2", 9, 23, "ok", value=4)},
+    )),
+    "a repeated batch is there twice": ("I1", lambda: REPEATED.final("cdefd", 2)),
+    "a repeated batch that was acknowledged is gone": (
+        "I1",
+        lambda: REPEATED.change("again!", value=9),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [ENDED, HELD, REPEATED], ids=["ended", "held", "repeated"])
+def test_other_good_histories_are_found_good(case: Case) -> None:
+    assert case.rules() == set()
+
+
+def test_a_trim_that_passes_cursors_may_pass_them() -> None:
+    case = HELD.change("cursor!", value=1).change("cursor", before=1).change("trim", hold=False)
+    assert "I9" not in case.rules()
+
+
+def test_an_attempt_that_was_not_written_may_be_repeated() -> None:
+    case = REPEATED.put(**{"d!": ret("w1", 4, 10, "not_written", error="not_written")})
+    assert "I10" not in case.rules()
+
+
+def test_retention_may_trim_what_nobody_asked_for() -> None:
+    case = GOOD.drop("trim", "trim!")
+    history = collect(case.events.values())
+    final = Final(first=2, items=items("cdef"))
+    assert "order" in {v.rule for v in check(history, final)}
+    assert check(history, final, has_retention=True) == []
 
 
 def test_a_good_history_is_found_good() -> None:
