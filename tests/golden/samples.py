@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.golden import journal_sample
+
 from woodpecker.codec import endmark, records
 from woodpecker.codec.block import PackedBlock, pack
 from woodpecker.codec.sealed import IndexBuilder, encode_tail
@@ -27,6 +29,7 @@ from woodpecker.core.manifest import (
     Segment,
 )
 from woodpecker.core.membership import Load, NodeRecord, NodeState
+from woodpecker.core.node_disk import DiskState
 from woodpecker.core.register import (
     BatchResult,
     DropProducer,
@@ -266,6 +269,21 @@ def _block(compression: str) -> Callable[[], bytes]:
     )
 
 
+DISK = DiskState(
+    node="node-1",
+    incarnations=(LOG_ID, TOKEN),
+    boot=9,
+    scars=((3, 4096), (7, 88)),
+    joints=((3, 120), (8, 999)),
+    closed=(9, 8192, 1234),
+)
+
+
+def journal_block() -> bytes:
+    """Block 5 of segment 7."""
+    return bytes(packed(draft_of([b"journal", b""], base_seq=90), number=5, prev=b"p" * 16).buffer)
+
+
 BINARY = [
     Golden(file="block-none.v1", make=_block("none"), value=full_draft()),
     Golden(file="block-zstd.v1", make=_block("zstd"), value=full_draft()),
@@ -276,6 +294,11 @@ BINARY = [
         file="endmark.v1",
         make=lambda: endmark.encode(log_id=LOG_ID, segment_id=7, epoch=3, token=TOKEN),
         value=END_MARK,
+    ),
+    Golden(
+        file="journal.v1",
+        make=lambda: journal_sample.journal_file(journal_block(), 5, 7),
+        value=journal_sample.expected(journal_block(), 5, 7),
     ),
 ]
 
@@ -298,4 +321,5 @@ JSON = [
         value=QUORUM_MANIFEST,
     ),
     Golden(file="node.v1.json", make=lambda: records.encode_node(NODE), value=NODE),
+    Golden(file="disk.v1.json", make=lambda: records.encode_disk(DISK), value=DISK),
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.golden.journal_sample import read_journal
 from tests.golden.samples import (
     BINARY,
     DIGEST,
@@ -26,6 +27,8 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "manifest.v1.json": records.decode_manifest,
     "manifest-quorum.v1.json": records.decode_manifest,
     "node.v1.json": records.decode_node,
+    "disk.v1.json": records.decode_disk,
+    "journal.v1": read_journal,
     "page.v1.json": records.decode_page,
     "upper-page.v1.json": records.decode_page,
     "register.v1.json": records.decode_register,
