@@ -18,6 +18,7 @@ from woodpecker.testing.faults.cluster_kill import cluster_kill_loop
 from woodpecker.testing.faults.fight import fight
 from woodpecker.testing.faults.kill import kill_loop
 from woodpecker.testing.faults.node_loss import as_json, node_loss
+from woodpecker.testing.faults.nodes import STRIKES
 from woodpecker.testing.faults.outage import outages
 from woodpecker.testing.faults.partition import CLIENTS, hosts, partitions
 from woodpecker.testing.faults.paused import paused
@@ -64,7 +65,12 @@ async def _run(arguments: argparse.Namespace, directory: Path, seed: int, comman
     match arguments.run:
         case "kill" if store == "quorum":
             return await cluster_kill_loop(
-                directory, kills=arguments.kills, seed=seed, command=command, nodes=arguments.nodes
+                directory,
+                kills=arguments.kills,
+                seed=seed,
+                command=command,
+                nodes=arguments.nodes,
+                only=arguments.only,
             )
         case "node-loss":
             return await node_loss(
@@ -119,6 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     kill = runs.add_parser("kill", parents=[stored], help="kill writers, and nodes, at any moment")
     kill.add_argument("--kills", type=int, default=500)
     kill.add_argument("--nodes", type=int, default=3, help="of --store quorum")
+    kill.add_argument(
+        "--only", action="append", default=[], choices=[strike.name for strike in STRIKES],
+        help="what may happen to nodes of --store quorum; default: everything",
+    )  # fmt: skip
     loss = runs.add_parser("node-loss", parents=[common], help="figures of a load that loses nodes")
     loss.add_argument("--seconds", type=float, default=20, help="of each phase")
     loss.add_argument("--rate", type=float, default=200, help="appends of 1 KiB a second")

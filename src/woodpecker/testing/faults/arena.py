@@ -28,6 +28,7 @@ from woodpecker.testing.history import Event, History, collect, decode_file
 
 LOG = "kill"
 LOG_OPTIONS = {"segment_max_bytes": 256 << 10, "segment_max_blocks": 40, "segment_max_age_s": 2}
+QUORUM_OPTIONS = {"segment_max_bytes": 2 << 20, "segment_max_blocks": 300, "segment_max_age_s": 5}
 CATCH_UP_S = 60
 END_S = 60.0
 PROGRESS_S = 60
@@ -98,7 +99,8 @@ class Arena:
     async def create(self, **options: Any) -> None:
         """Create the log with small segments, so that it rolls all the time."""
         async with self.client() as client:
-            wanted = {**LOG_OPTIONS, "mode": self.place.mode, **options}
+            small = QUORUM_OPTIONS if self.place.mode == "quorum" else LOG_OPTIONS
+            wanted = {**small, "mode": self.place.mode, **options}
             await client.create_log(self.log, **wanted)
 
     async def start(self, role: str, *, max_s: int = 120, **settings: Any) -> Worker:

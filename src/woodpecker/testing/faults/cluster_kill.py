@@ -7,6 +7,7 @@ before the next one. Readers follow throughout.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from woodpecker.testing.faults.arena import Arena, Report, arena, say
@@ -41,14 +42,22 @@ async def cluster_kill_loop(
     seed: int,
     command: str,
     nodes: int = 3,
+    only: Sequence[str] = (),
     mutant: str = "",
 ) -> Report:
-    """Kill nodes and writers, ``kills`` together; see docs/testing.md. The directory must be empty."""
-    place = Place("quorum", directory, seed=seed, nodes=nodes, program=program(mutant))
+    """Kill nodes and writers, ``kills`` together; see docs/testing.md. The directory must be empty.
+
+    Args:
+        only: names of the strikes on nodes that may happen (``nodes.STRIKES``); default: all.
+    """
+    place = Place(
+        "quorum", directory, proxied=True, seed=seed, nodes=nodes, program=program(mutant)
+    )
     async with arena("kill loop, quorum", place, directory, seed=seed, command=command) as run:
         run.plant(mutant)
         await run.create(append_timeout_ms=APPEND_TIMEOUT_MS)
-        struck, lives = Nodes(run), Lives(run)
+        lives = Lives(run)
+        struck = Nodes(run, lives, only)
         await lives.begin()
         rounds = 0
         while _kills(run) < kills and not run.report.is_hopeless:
@@ -68,9 +77,13 @@ def _kills(run: Arena) -> int:
 
 
 async def _round(run: Arena, struck: Nodes, lives: Lives) -> None:
-    name, *_ = await asyncio.gather(struck.strike(), lives.turn(), _strike_store(run))
+    strike = await struck.draw()
+    acts = [struck.strike(strike), _strike_store(run)]
+    if not strike.takes_writer:
+        acts.append(lives.turn())
+    await asyncio.gather(*acts)
     await struck.heal()
-    await run.must_progress(name)
+    await run.must_progress(strike.name)
     await lives.beside()
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from woodpecker.testing.faults.arena import Report, arena
 from woodpecker.testing.faults.places import Place
+from woodpecker.testing.faults.planted import program
 
 
-async def fight(directory: Path, *, kind: str, seconds: float, seed: int, command: str) -> Report:
+async def fight(
+    directory: Path, *, kind: str, seconds: float, seed: int, command: str, mutant: str = ""
+) -> Report:
     """Two writers for half of the time, three for the rest; two followers see it all."""
-    place = Place(kind, directory, seed=seed)
+    place = Place(kind, directory, seed=seed, program=program(mutant))
     async with arena(f"fight, {kind}", place, directory, seed=seed, command=command) as run:
+        run.plant(mutant)
         await run.create()
         followers = [
             await run.start("follower", max_s=3600, cursor=f"follower-{number}")

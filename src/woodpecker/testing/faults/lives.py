@@ -89,6 +89,30 @@ class Lives:
         if self._writer is writer:
             self._writer = await self._start()
 
+    async def kill_writer(self) -> None:
+        """Without a next one; see ``next_writer``."""
+        assert self._writer is not None
+        await self._kill(self._writer)
+        self._writer = None
+
+    async def next_writer(self) -> None:
+        """After ``kill_writer``."""
+        assert self._writer is None
+        self._writer = await self._start()
+
+    async def overtake(self) -> None:
+        """The writer is stopped where it is; the next one takes over."""
+        assert self._writer is not None
+        self._writer.signal(signal.SIGSTOP)
+        self._sleepers.append(self._writer)
+        self._writer = await self._start()
+        if not await self._run.workers.heard(self._writer, "loaded"):
+            self._run.report.fail("I7", f"{self._writer.job.name} does not take over")
+
+    async def wake_last(self) -> None:
+        """Who was overtaken last; it ends."""
+        await self._wake(-1)
+
     async def beside(self) -> None:
         """What happens to others now and then; while all servers are there."""
         while len(self._sleepers) > SLEEPERS or (self._sleepers and self._rng.random() < 0.4):
@@ -116,9 +140,9 @@ class Lives:
             await self._run.must_end(self._writer, "was told to close")
         return self._followers
 
-    async def _wake(self) -> None:
+    async def _wake(self, index: int = 0) -> None:
         """Wake a writer that slept while others took over: it hears of it, fights a little, ends."""
-        sleeper = self._sleepers.pop(0)
+        sleeper = self._sleepers.pop(index)
         sleeper.signal(signal.SIGCONT)
         self._counts["sleepers woken"] += 1
         await asyncio.sleep(self._rng.uniform(*LIFE_S))

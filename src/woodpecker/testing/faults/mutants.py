@@ -6,12 +6,13 @@ A worker's setting ``mutant`` names one of ``MUTANTS``; a node runs one of ``NOD
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from woodpecker.client.writer import LogWriter
-from woodpecker.core import quorum_append, quorum_recovery, replica
+from woodpecker.core import node_disk, quorum_append, quorum_recovery, replica
 from woodpecker.segments import object as object_kind
 from woodpecker.segments.file_side import SideFile
 
@@ -63,15 +64,13 @@ def decide_too_early() -> None:
 
 
 def vote_with_an_empty_disk() -> None:
-    """A node answers for incarnations that it never was, in full."""
-    refusal, vote = replica.refusal, replica.vote
+    """A node goes by the same incarnation whatever happened to its disk."""
+    new_disk = node_disk.new_disk
 
-    def anybody(me: Any, floor: int, copy: Any, target: Any) -> Any:
-        verdict = refusal(me, floor, copy, target)
-        return None if verdict is replica.Verdict.FOREIGN else verdict
+    def same(node: str, _token: str, boot_seen: int) -> node_disk.Start:
+        return new_disk(node, zlib.crc32(node.encode()).to_bytes(4, "big").hex() * 4, boot_seen)
 
-    _swap(replica, "refusal", anybody)
-    _swap(replica, "vote", lambda me, copy: replace(vote(me, copy), is_complete=True))
+    _swap(node_disk, "new_disk", same)
 
 
 def take_blocks_behind_the_fence() -> None:
@@ -88,6 +87,20 @@ def take_blocks_behind_the_fence() -> None:
 
     _swap(replica, "on_append", unfenced)
     _swap(replica, "answers_writer", lambda _: True)
+
+
+def forget_fences() -> None:
+    """A node that starts again knows the blocks of its journal, and no fence."""
+    from woodpecker.codec.journal import Kind
+    from woodpecker.logstore.rebuild import Rebuild
+
+    take = Rebuild.take
+
+    def blocks_only(self: Rebuild, file: int, found: Any) -> None:
+        if found.header.kind is not Kind.FENCE:
+            take(self, file, found)
+
+    _swap(Rebuild, "take", blocks_only)
 
 
 def _swap(owner: Any, name: str, new: Any) -> None:
@@ -107,6 +120,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
 }
 
 NODE_MUTANTS: dict[str, Callable[[], None]] = {
-    plant.__name__: plant for plant in (vote_with_an_empty_disk, take_blocks_behind_the_fence)
+    plant.__name__: plant
+    for plant in (vote_with_an_empty_disk, take_blocks_behind_the_fence, forget_fences)
 }
 """Of LogStore nodes, planted before the node's own modules are imported."""

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import woodpecker as wp
@@ -21,10 +21,14 @@ from woodpecker.core.ids import State
 from woodpecker.metadata.node_records import NodeRecords
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.testing.faults.arena import Arena
+from woodpecker.testing.faults.lives import Lives
+from woodpecker.testing.servers.fault_proxy import Fault, FaultRule
 from woodpecker.testing.servers.logstore import LogStoreNode
 
 DOWN_S = (0.0, 3.0)
 PAUSE_S = (0.2, 6.0)
+LOAD_S = (0.3, 1.8)
+AWAY = ("paused", "killed", "stopped")
 REDUNDANT_S = 120.0
 READY_S = 60.0
 STRANGE = re.compile(r"Traceback|never retrieved|never awaited|was destroyed|CRITICAL|Exception in")
@@ -39,28 +43,48 @@ class Strike:
     share: int
     act: Callable[[Nodes], Awaitable[None]]
     is_gentle: bool = False  # no node is killed
+    takes_writer: bool = False  # it has the writer die, and the next one begin, when it wants to
+    needs_proxy: bool = False  # before the object store
 
 
 class Nodes:
-    """The nodes of one run."""
+    """The nodes of one run. ``only``: names of the strikes that may happen; default: all."""
 
-    def __init__(self, run: Arena) -> None:
+    def __init__(self, run: Arena, lives: Lives | None = None, only: Sequence[str] = ()) -> None:
         self.run = run
+        self._strikes = [
+            strike
+            for strike in STRIKES
+            if (not only or strike.name in only)
+            and (run.place.proxy is not None or not strike.needs_proxy)
+        ]
+        self._lives = lives
         self.rng = run.rng
         self.all = run.place.nodes
         self._counts = run.report.counts
         self._is_whole = True  # no disk was lost since every copy was known to be there
         self._lost_at = 0.0
 
-    async def strike(self) -> str:
-        """One, drawn; returns its name. Nodes that were ended have been started again."""
+    async def draw(self) -> Strike:
+        """What is to happen next."""
         if not self._is_whole:
             await self._look()
-        strikes = [strike for strike in STRIKES if strike.is_gentle or self._is_whole]
+        strikes = [strike for strike in self._strikes if strike.is_gentle or self._is_whole]
+        if not strikes:
+            await self.await_whole()
+            strikes = self._strikes
         (strike,) = self.rng.choices(strikes, [strike.share for strike in strikes])
+        return strike
+
+    async def strike(self, strike: Strike) -> None:
+        """Have it happen. Nodes that were ended have been started again."""
         await strike.act(self)
         self._counts[f"nodes: {strike.name}"] += 1
-        return strike.name
+
+    @property
+    def is_fragile(self) -> bool:
+        """Whether copies are missing, so that nobody may be killed."""
+        return not self._is_whole
 
     async def heal(self) -> None:
         """Wait until all serve."""
@@ -91,6 +115,12 @@ class Nodes:
 
     # --- what strikes are made of ---
 
+    @property
+    def lives(self) -> Lives:
+        """The writers, for a strike that takes the writer."""
+        assert self._lives is not None, "this run has no lives of writers"
+        return self._lives
+
     def some(self, count: int) -> list[LogStoreNode]:
         """So many, drawn."""
         return self.rng.sample(self.all, count)
@@ -108,6 +138,29 @@ class Nodes:
         for node in nodes:
             node.resume()
         self._counts["pauses of nodes"] += len(nodes)
+
+    async def load_without(self, how: str, nodes: Sequence[LogStoreNode]) -> None:
+        """Nodes go, the writer writes for a while and dies, and they come back.
+
+        Args:
+            how: "paused" ones have the writer's last blocks waiting in their sockets when they wake, "killed"
+                and "stopped" ones have not; "killed" ones may have to cut their journals.
+        """
+        if how == "paused":
+            for node in nodes:
+                node.pause()
+        elif how == "killed":
+            await self.kill(*nodes)
+        else:
+            await asyncio.gather(*(self.stop(node) for node in nodes))
+        await asyncio.sleep(self.rng.uniform(*LOAD_S))
+        await self.lives.kill_writer()
+        for node in nodes:
+            if how == "paused":
+                node.resume()
+            else:
+                node.spawn()
+        await self.heal()
 
     async def stop(self, node: LogStoreNode) -> None:
         """Politely: it must end with 0."""
@@ -215,20 +268,49 @@ async def _disk_lost(nodes: Nodes) -> None:
     victim.spawn()
 
 
+async def _handed_over(nodes: Nodes) -> None:
+    """Some are away while the writer writes and dies, others sleep while the next one takes over.
+
+    What only those have that sleep now must not have been promised, or the next one has to wait for them.
+    """
+    how = nodes.rng.choice(("paused", "stopped") if nodes.is_fragile else AWAY)
+    await nodes.load_without(how, nodes.some(nodes.rng.randint(1, 2)))
+    asleep = nodes.pause(*nodes.some(nodes.rng.randint(1, 2)))
+    await asyncio.gather(asleep, nodes.lives.next_writer())
+
+
 async def _disk_lost_behind(nodes: Nodes) -> None:
-    """One is behind, one loses its disk, the one that holds everything sleeps while these are asked."""
+    """One is behind, one loses its disk, the writer dies, the one that holds everything sleeps meanwhile."""
     if not await _may_lose(nodes):
+        await nodes.lives.kill_writer()
+        await nodes.lives.next_writer()
         return
     behind, victim, whole = nodes.some(len(nodes.all))[:3]
-    behind.pause()
-    await asyncio.sleep(nodes.rng.uniform(0.3, 2.0))
+    await nodes.load_without("stopped", [behind])
     await nodes.kill(victim)
     nodes.lost_disk()
-    whole.pause()
     victim.lose_disk()
-    behind.resume()
     victim.spawn()
-    await nodes.pause(whole)
+    await nodes.heal()
+    await asyncio.gather(nodes.pause(whole), nodes.lives.next_writer())
+
+
+async def _slept_through(nodes: Nodes) -> None:
+    """A writer sleeps while it is overtaken, nothing can be sealed, and all nodes are killed: only what
+    they have written down of the fence stops it when it wakes.
+    """
+    proxy = nodes.run.place.proxy
+    assert proxy is not None
+    proxy.add(FaultRule(fault=Fault.REFUSE_503, methods=("PUT", "POST"), path_contains="sealed"))
+    try:
+        await nodes.lives.overtake()
+        await nodes.kill(*nodes.all)
+        for node in nodes.all:
+            node.spawn()
+        await nodes.heal()
+        await nodes.lives.wake_last()
+    finally:
+        proxy.clear()
 
 
 async def _may_lose(nodes: Nodes) -> bool:
@@ -240,15 +322,17 @@ async def _may_lose(nodes: Nodes) -> bool:
 
 
 STRIKES = (
-    Strike(name="one killed", share=28, act=_killed(1)),
+    Strike(name="one killed", share=22, act=_killed(1)),
     Strike(name="two killed", share=10, act=_killed(2)),
     Strike(name="three killed", share=8, act=_killed(3)),
     Strike(name="killed while starting", share=6, act=_killed_while_starting),
     Strike(name="killed asleep", share=6, act=_killed_asleep),
     Strike(name="one paused", share=12, act=_paused(1), is_gentle=True),
-    Strike(name="two paused", share=6, act=_paused(2), is_gentle=True),
+    Strike(name="two paused", share=4, act=_paused(2), is_gentle=True),
+    Strike(name="handed over", share=10, act=_handed_over, is_gentle=True, takes_writer=True),
     Strike(name="one restarted", share=6, act=_restarted, is_gentle=True),
     Strike(name="restarted in turn", share=4, act=_restarted_in_turn, is_gentle=True),
+    Strike(name="slept through", share=6, act=_slept_through, takes_writer=True, needs_proxy=True),
     Strike(name="disk lost", share=8, act=_disk_lost),
-    Strike(name="disk lost, another behind", share=6, act=_disk_lost_behind),
+    Strike(name="disk lost, another behind", share=6, act=_disk_lost_behind, takes_writer=True),
 )

@@ -77,7 +77,8 @@ async def partitions(
     until = time.monotonic() + minutes * 60
     async with arena("partitions", place, directory, seed=seed, command=command) as run:
         await run.create(append_timeout_ms=APPEND_TIMEOUT_MS)
-        weather, struck, lives = _Weather(run, place), Nodes(run), Lives(run)
+        weather, lives = _Weather(run, place), Lives(run)
+        struck = Nodes(run, lives)
         await lives.begin()
         rounds = 0
         while time.monotonic() < until and not run.report.is_hopeless:
@@ -94,9 +95,12 @@ async def partitions(
 
 
 async def _round(run: Arena, weather: _Weather, struck: Nodes, lives: Lives) -> None:
-    acts: list[Awaitable[object]] = [weather.turn(), lives.turn()]
-    if run.rng.random() < KILL_SHARE:
-        acts.append(struck.strike())
+    acts: list[Awaitable[object]] = [weather.turn()]
+    strike = await struck.draw() if run.rng.random() < KILL_SHARE else None
+    if strike is not None:
+        acts.append(struck.strike(strike))
+    if strike is None or not strike.takes_writer:
+        acts.append(lives.turn())
     name, *_ = await asyncio.gather(*acts)
     await struck.heal()
     await run.must_progress(str(name))
