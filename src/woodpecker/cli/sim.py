@@ -29,12 +29,12 @@ def run(
 ) -> None:
     """Run seeds; exit code 1 if a rule of the log was broken, or a kind of fault never struck."""
     from woodpecker.testing.sim import campaign, plan
-    from woodpecker.testing.sim.mutants import MUTANTS, planted
+    from woodpecker.testing.sim.mutants import all_mutants, planted
     from woodpecker.testing.sim.run import run_seed
 
     if kind not in ("any", *plan.KINDS):
         raise InvalidRequest(f"--kind {kind!r}: any, {', '.join(plan.KINDS)}")
-    if mutant and mutant not in MUTANTS:
+    if mutant and mutant not in all_mutants():
         raise InvalidRequest(f"--mutant {mutant!r}: see 'woodpecker sim mutants'")
     if trace:
         with planted(mutant):
@@ -55,7 +55,7 @@ def run(
 @app.command("mutants")
 def mutants() -> None:
     """List the bugs that can be planted."""
-    from woodpecker.testing.sim.mutants import MUTANTS
+    from woodpecker.testing.sim.mutants import all_mutants
 
-    for mutant in MUTANTS.values():
-        typer.echo(f"{mutant.name:32} {mutant.rule}")
+    for mutant in all_mutants().values():
+        typer.echo(f"{mutant.name:32} {mutant.kind:7} without: {mutant.rule}")

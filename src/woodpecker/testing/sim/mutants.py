@@ -5,6 +5,7 @@ A mutant takes one rule of the log protocol away. ``docs/testing.md`` says who f
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,21 +17,30 @@ Patches = list[tuple[Any, Any, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """One rule that is missing. ``patches``: what is replaced by what."""
+    """One rule that is missing. ``patches``: what is replaced by what. ``kind``: of segments it is about."""
 
     name: str
     rule: str
+    kind: str
     patches: Callable[[], Patches]
 
 
 MUTANTS: dict[str, Mutant] = {}
+HOMES = ("object_mutants", "quorum_mutants")
 
 
-def mutant(rule: str) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
+def all_mutants() -> dict[str, Mutant]:
+    """Every mutant there is, by name."""
+    for home in HOMES:
+        importlib.import_module(f"woodpecker.testing.sim.{home}")
+    return MUTANTS
+
+
+def mutant(rule: str, kind: str) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
     """Register the decorated function's patches; ``rule`` says which rule it breaks."""
 
     def register(make: Callable[[], Patches]) -> Callable[[], Patches]:
-        MUTANTS[make.__name__] = Mutant(name=make.__name__, rule=rule, patches=make)
+        MUTANTS[make.__name__] = Mutant(name=make.__name__, rule=rule, kind=kind, patches=make)
         return make
 
     return register
@@ -48,7 +58,7 @@ def planted(name: str) -> Iterator[None]:
     if not name:
         yield
         return
-    patches = MUTANTS[name].patches()
+    patches = all_mutants()[name].patches()
     running = [_patch(*one) for one in patches]
     for one in running:
         one.start()

@@ -26,7 +26,7 @@ from woodpecker.testing.sim.mutants import Patches, mutant
 # --- the writer's pipeline -----------------------------------------------------------------------------
 
 
-@mutant("blocks are acknowledged strictly in order")
+@mutant("blocks are acknowledged strictly in order", "object")
 def ack_out_of_order() -> Patches:
     stored = rules._stored
 
@@ -39,7 +39,7 @@ def ack_out_of_order() -> Patches:
     return [(rules, "_stored", hasty)]
 
 
-@mutant("a block is acknowledged once the store has it, not when it is handed over")
+@mutant("a block is acknowledged once the store has it, not when it is handed over", "object")
 def ack_when_sent() -> Patches:
     advance = ObjectSegmentWriter._advance
 
@@ -53,7 +53,7 @@ def ack_when_sent() -> Patches:
     return [(ObjectSegmentWriter, "_advance", hasty)]
 
 
-@mutant("an unclear PUT is read back: what is mine is stored")
+@mutant("an unclear PUT is read back: what is mine is stored", "object")
 def own_put_taken_for_a_rivals() -> Patches:
     look = ObjectSegmentWriter._look
 
@@ -64,7 +64,7 @@ def own_put_taken_for_a_rivals() -> Patches:
     return [(ObjectSegmentWriter, "_look", blind)]
 
 
-@mutant("a mark is never an answer by itself: the manifest decides")
+@mutant("a mark is never an answer by itself: the manifest decides", "object")
 def mark_answers_by_itself() -> Patches:
     judged = rules._judged
 
@@ -76,7 +76,7 @@ def mark_answers_by_itself() -> Patches:
     return [(rules, "_judged", hasty)]
 
 
-@mutant("a create that met something else is not a success")
+@mutant("a create that met something else is not a success", "object")
 def exists_means_stored() -> Patches:
     async def create(self: Any, number: int) -> None:
         try:
@@ -91,7 +91,7 @@ def exists_means_stored() -> Patches:
     return [(ObjectSegmentWriter, "_create", create)]
 
 
-@mutant("a manifest that cannot be read is unknown, never fenced")
+@mutant("a manifest that cannot be read is unknown, never fenced", "object")
 def unreadable_means_fenced() -> Patches:
     async def impatient(self: Any, number: int, ask: Any) -> Any:
         try:
@@ -113,7 +113,10 @@ def unreadable_means_fenced() -> Patches:
     return [(ObjectSegmentWriter, "_judge", judge)]
 
 
-@mutant("a live close waits until everything sent is acknowledged, and sends nothing meanwhile")
+@mutant(
+    "a live close waits until everything sent is acknowledged, and sends nothing meanwhile",
+    "object",
+)
 def close_without_drain() -> Patches:
     step = rules.step
 
@@ -128,7 +131,7 @@ def close_without_drain() -> Patches:
     return [(pump.Pump, "drain", drain), (rules, "step", lax)]
 
 
-@mutant("a live close puts its end mark before the closing CAS")
+@mutant("a live close puts its end mark before the closing CAS", "object")
 def live_close_without_mark() -> Patches:
     async def finish(self: Any, end: Any) -> None:
         if self._ended is not None:
@@ -140,7 +143,7 @@ def live_close_without_mark() -> Patches:
 # --- take-over -----------------------------------------------------------------------------------------
 
 
-@mutant("a taker-over puts a mark before it fixes the end")
+@mutant("a taker-over puts a mark before it fixes the end", "object")
 def recovery_does_not_fence() -> Patches:
     def step(walk: Any, event: Any) -> Any:
         if isinstance(event, fence_walk.Listed):
@@ -154,7 +157,7 @@ def recovery_does_not_fence() -> Patches:
     return [(fence_walk, "step", step)]
 
 
-@mutant("the first mark met ends the walk, whoever put it")
+@mutant("the first mark met ends the walk, whoever put it", "object")
 def foreign_mark_walked_over() -> Patches:
     looked = fence_walk._looked
 
@@ -166,7 +169,7 @@ def foreign_mark_walked_over() -> Patches:
     return [(fence_walk, "_looked", over)]
 
 
-@mutant("only the contiguous prefix of blocks counts")
+@mutant("only the contiguous prefix of blocks counts", "object")
 def end_behind_a_gap() -> Patches:
     step = fence_walk.step
 
@@ -182,7 +185,7 @@ def end_behind_a_gap() -> Patches:
     return [(fence_walk, "step", lax)]
 
 
-@mutant("E is the last block found, not one before it")
+@mutant("E is the last block found, not one before it", "object")
 def end_one_too_early() -> Patches:
     run = object_kind._Walker.run
 
@@ -192,12 +195,12 @@ def end_one_too_early() -> Patches:
     return [(object_kind._Walker, "run", shorter)]
 
 
-@mutant("the register is folded up to E before the first append")
+@mutant("the register is folded up to E before the first append", "object")
 def register_not_folded() -> Patches:
     return [(takeover, "fold", lambda register, facts: register)]
 
 
-@mutant("segment ids are never used again")
+@mutant("segment ids are never used again", "object")
 def empty_segment_reused() -> Patches:
     drop = transitions._drop_empty
 
@@ -210,7 +213,7 @@ def empty_segment_reused() -> Patches:
     return [(transitions, "_drop_empty", give_back)]
 
 
-@mutant("a writer owns the log by log id, epoch and token, not by epoch alone")
+@mutant("a writer owns the log by log id, epoch and token, not by epoch alone", "object")
 def owned_by_epoch_alone() -> Patches:
     def owned(self: Manifest, log_id: str, epoch: int, token: str) -> bool:
         return self.epoch == epoch
@@ -218,7 +221,7 @@ def owned_by_epoch_alone() -> Patches:
     return [(Manifest, "owned_by", owned)]
 
 
-@mutant("every opener raises the epoch")
+@mutant("every opener raises the epoch", "object")
 def epoch_not_raised() -> Patches:
     opened = transitions._open_writer
 
@@ -234,7 +237,7 @@ def epoch_not_raised() -> Patches:
 # --- compare-and-swap ----------------------------------------------------------------------------------
 
 
-@mutant("a version that moved means: read again, not: fenced")
+@mutant("a version that moved means: read again, not: fenced", "object")
 def conflict_means_fenced() -> Patches:
     async def write(self: Any, after: Manifest, data: bytes, version: str | None) -> Any:
         self._sent = True
@@ -250,7 +253,7 @@ def conflict_means_fenced() -> Patches:
     return [(catalog._Change, "_write", write)]
 
 
-@mutant("after a lost answer the effect in the state read back decides")
+@mutant("after a lost answer the effect in the state read back decides", "object")
 def lost_answer_means_refused() -> Patches:
     return [(catalog, "took_effect", lambda manifest, command: False)]
 
@@ -258,7 +261,7 @@ def lost_answer_means_refused() -> Patches:
 # --- background ----------------------------------------------------------------------------------------
 
 
-@mutant("end marks stay as long as their log lives")
+@mutant("end marks stay as long as their log lives", "object")
 def end_mark_deleted_by_gc() -> Patches:
     drop = object_kind.ObjectSegments.drop
 
@@ -268,7 +271,7 @@ def end_mark_deleted_by_gc() -> Patches:
     return [(object_kind.ObjectSegments, "drop", all_of_it)]
 
 
-@mutant("blocks go only after the manifest shows their segment SEALED")
+@mutant("blocks go only after the manifest shows their segment SEALED", "object")
 def blocks_deleted_before_sealed() -> Patches:
     seal = sealing.write_sealed
 
@@ -281,7 +284,10 @@ def blocks_deleted_before_sealed() -> Patches:
     return [(sealing, "write_sealed", eager)]
 
 
-@mutant("an object goes only if no command can ever refer to it, not when nothing names it yet")
+@mutant(
+    "an object goes only if no command can ever refer to it, not when nothing names it yet",
+    "object",
+)
 def sweep_deletes_what_is_not_named() -> Patches:
     sealed = collect_rules.Collector._sealed
 
@@ -292,7 +298,9 @@ def sweep_deletes_what_is_not_named() -> Patches:
     return [(collect_rules.Collector, "_sealed", eager)]
 
 
-@mutant("a segment is dropped only if it has no block, and one without entries is a block")
+@mutant(
+    "a segment is dropped only if it has no block, and one without entries is a block", "object"
+)
 def control_blocks_dropped() -> Patches:
     close = takeover.close_at
 
@@ -307,7 +315,7 @@ def control_blocks_dropped() -> Patches:
     return [(takeover, "close_at", lax)]
 
 
-@mutant("retention publishes what it means to trim before it reads the cursors")
+@mutant("retention publishes what it means to trim before it reads the cursors", "object")
 def trim_without_intention() -> Patches:
     async def trim(env: Any, manifest: Manifest, before: int, visible: int) -> Manifest:
         target, _ = await retention._held(env, manifest, before)
@@ -316,7 +324,7 @@ def trim_without_intention() -> Patches:
     return [(retention, "_trim_held", trim)]
 
 
-@mutant("a trim with hold goes no further than the lowest cursor")
+@mutant("a trim with hold goes no further than the lowest cursor", "object")
 def trim_passes_cursors() -> Patches:
     async def held(env: Any, manifest: Manifest, before: int) -> tuple[int, None]:
         return before, None
@@ -327,7 +335,7 @@ def trim_passes_cursors() -> Patches:
 # --- readers and answers -------------------------------------------------------------------------------
 
 
-@mutant("the tail is the end of the contiguous prefix of blocks")
+@mutant("the tail is the end of the contiguous prefix of blocks", "object")
 def tail_behind_a_gap() -> Patches:
     async def count(self: Any, known: int) -> int:
         if self._end is not None:
@@ -342,7 +350,7 @@ def tail_behind_a_gap() -> Patches:
     return [(ObjectSource, "_count", count)]
 
 
-@mutant("resolve says nothing while nobody has closed the segment")
+@mutant("resolve says nothing while nobody has closed the segment", "object")
 def resolve_judges_an_open_segment() -> Patches:
     judge = outcomes.judge
 
@@ -354,7 +362,7 @@ def resolve_judges_an_open_segment() -> Patches:
     return [(writer, "judge", hasty)]
 
 
-@mutant("what had been handed to a store is unknown, not NotWritten")
+@mutant("what had been handed to a store is unknown, not NotWritten", "object")
 def unknown_called_not_written() -> Patches:
     fenced = ObjectSegmentWriter._fenced
 
@@ -364,12 +372,12 @@ def unknown_called_not_written() -> Patches:
     return [(ObjectSegmentWriter, "_fenced", sure)]
 
 
-@mutant("expect_seq is judged when the seq is given out")
+@mutant("expect_seq is judged when the seq is given out", "object")
 def expect_seq_not_checked() -> Patches:
     return [(writer.LogWriter, "_check_expected", lambda self, expect_seq: None)]
 
 
-@mutant("a repeated batch of a producer has the first one's result")
+@mutant("a repeated batch of a producer has the first one's result", "object")
 def repeat_written_again() -> Patches:
     def forget(self: Any, mark: Any) -> None:
         return None
