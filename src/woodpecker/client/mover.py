@@ -7,17 +7,21 @@ outcome of its CAS the pump stands still: nothing in that segment is acknowledge
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from copy import copy
 from typing import TYPE_CHECKING
 
-from woodpecker.errors import Closed, NotWritten, WoodpeckerError
+from woodpecker.errors import Closed, NotWritten, Unavailable, WoodpeckerError
+from woodpecker.observability.names import Event
+from woodpecker.segments.base import Recovered
 
 if TYPE_CHECKING:
     from woodpecker.client.pump import Pump
 
 RETRY_MS = 500  # between tries to roll, or to open a segment, while a store is away
 AGE_LOOK_MS = 1_000  # between tries to close an old segment
+STRANDED_MS = 5_000  # what is in flight may take so long once the next segment is ready
 
 
 class Mover:
@@ -130,7 +134,9 @@ class Mover:
         pump = self._pump
         await self._wait_until_ready()
         self.is_stopped = self._is_choosing_end = True
-        await pump.drain()
+        if not await self._is_drained():
+            await self._close_as_a_stranger()
+            return
         if pump.error is not None:
             return
         register = pump.sessions.settled()
@@ -139,6 +145,53 @@ class Mover:
         else:
             await pump.chain.roll(register)
             self._arm_age_timer()
+
+    async def _is_drained(self) -> bool:
+        """Wait until nothing is in flight; False: that will not come about in this segment soon."""
+        pump = self._pump
+        if not pump.chain.can_be_stranded:
+            await pump.drain()
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STRANDED_MS / 1000):
+                await pump.drain()
+                return True
+        return pump.error is not None
+
+    async def _close_as_a_stranger(self) -> None:
+        """What was sent cannot be confirmed, but the next segment can be had (protocol, section 2).
+
+        Fence, find E, close by one CAS. Nothing of the old segment is acknowledged before that; what lies
+        above E is packed anew, with its seqs.
+        """
+        pump = self._pump
+        chain, stranded = pump.chain, pump.strand()
+        try:
+            await chain.let_go()
+            found = await self._recover()
+            register = stranded.register(pump.sessions.settled(), found.end)
+            await chain.close_recovered(found, register)
+        except WoodpeckerError as error:
+            stranded.fail(error)
+            raise
+        except BaseException as error:
+            stranded.fail(pump.broken(error))
+            raise
+        stranded.settle(found.end, chain.timestamp_us)
+        pump.env.observer.event(Event.SEGMENT_RECOVERED, log=pump.name, end_seq=pump.visible)
+        self._arm_age_timer()
+
+    async def _recover(self) -> Recovered:
+        """The end of the open segment; while too few members answer, as long as an append may wait."""
+        runtime, chain = self._pump.env.runtime, self._pump.chain
+        until_ms = runtime.monotonic_ms() + chain.options.append_timeout_ms
+        while True:
+            try:
+                return await chain.recover_open()
+            except Unavailable:
+                if runtime.monotonic_ms() >= until_ms:
+                    raise
+            await runtime.sleep_ms(RETRY_MS)
 
     async def _wait_until_ready(self) -> None:
         """Until the next segment is ready; what waits for it waits as long as an append may."""
@@ -182,8 +235,9 @@ class Mover:
             self._arm_age_timer()  # the metadata store is away: no end is chosen now
             return
         self.is_stopped = self._is_choosing_end = True
-        await pump.drain()
-        if pump.error is None:
+        if not await self._is_drained():
+            await self._close_as_a_stranger()
+        elif pump.error is None:
             await pump.chain.close_open(pump.sessions.settled())
 
     # --- age ---

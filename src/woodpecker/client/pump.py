@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,9 @@ from woodpecker.client.sessions import Sessions
 from woodpecker.client.takeover import TakenOver
 from woodpecker.codec.block import Block, PackedBlock
 from woodpecker.core.batcher import may_cut
-from woodpecker.core.register import BlockFacts
+from woodpecker.core.ids import NO_BLOCK
+from woodpecker.core.manifest import End
+from woodpecker.core.register import BlockFacts, Register, fold
 from woodpecker.core.timestamps import raised
 from woodpecker.errors import (
     Closed,
@@ -47,6 +50,7 @@ class _InFlight:
     sent_ms: float
     segment_seq: int  # base_seq of its segment
     facts: BlockFacts | None  # what the block changes in the register, if anything
+    is_stranded: bool = False  # its segment is being closed as a stranger would: no answer counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,28 @@ class Doubt:
     count: int
     segment_id: int
     segment_seq: int  # where that segment begins: it may have been closed far below ``first_seq``
+
+
+class Stranded:
+    """Blocks whose segment cannot confirm them any more, and what is to become of them. One outcome."""
+
+    def __init__(self, pump: Pump, blocks: tuple[_InFlight, ...]) -> None:
+        self._pump = pump
+        self._blocks = blocks
+
+    def register(self, before: Register, end: End | None) -> Register:
+        """The register at E: that of all acknowledged blocks, and those of these that lie up to E."""
+        last = NO_BLOCK if end is None else end.block
+        facts = [s.facts for s in self._blocks if s.facts and s.block.header.number <= last]
+        return fold(before, facts)
+
+    def settle(self, end: End | None, time_us: int) -> None:
+        """E is fixed: see ``Pump.settle_stranded``."""
+        self._pump.settle_stranded(self._blocks, end, time_us)
+
+    def fail(self, cause: WoodpeckerError) -> None:
+        """Nothing is known: see ``Pump.fail_stranded``."""
+        self._pump.fail_stranded(self._blocks, cause)
 
 
 class Pump:
@@ -199,6 +225,8 @@ class Pump:
 
     def _answered(self, sent: _InFlight, future: asyncio.Future[None]) -> None:
         """A block is durable, as are all before it; or it has failed, perhaps before an older one."""
+        if sent.is_stranded:
+            return
         self._in_flight.remove(sent)
         if future.cancelled():
             self._failed(sent, OutcomeUnknown(f"log {self.name!r}: a write was cancelled"))
@@ -335,6 +363,38 @@ class Pump:
             if self._drained is None or self._drained.done():
                 self._drained = self.loop.create_future()
             await asyncio.shield(self._drained)
+
+    def strand(self) -> Stranded:
+        """No answer to a block in flight counts any more: its segment is closed as a stranger would."""
+        for sent in self._in_flight:
+            sent.is_stranded = True
+        return Stranded(self, tuple(self._in_flight))
+
+    def settle_stranded(self, blocks: Sequence[_InFlight], end: End | None, time_us: int) -> None:
+        """The CAS has fixed E: blocks up to it are in the log, the others are packed anew.
+
+        ``time_us``: of the last entry up to E; what is packed anew may have that time, or a later one.
+        """
+        last = NO_BLOCK if end is None else end.block
+        self._last_timestamp_us = time_us
+        self.queue.put_back([s.draft for s in blocks if s.block.header.number > last])
+        self._in_flight.clear()
+        for sent in blocks:
+            if sent.block.header.number <= last:
+                self._acknowledge(sent)
+        self._wake_drained()
+
+    def fail_stranded(self, blocks: Sequence[_InFlight], cause: WoodpeckerError) -> None:
+        """The segment could not be closed, or it is not known whether it was."""
+        if isinstance(cause, Fenced):
+            cause = Fenced(str(cause), outcome="unknown")
+        elif not isinstance(cause, OutcomeUnknown):
+            cause = OutcomeUnknown(
+                f"{cause}; ask writer.resolve() what became of the entries that were sent"
+            )
+        self._in_flight.clear()
+        for sent in blocks:
+            self._failed(sent, cause)
 
     def _wake_drained(self) -> None:
         if self._drained is not None and not self._drained.done():

@@ -287,6 +287,10 @@ class Queue:
             self._filling = None
         return draft
 
+    def put_back(self, drafts: Sequence[Pending]) -> None:
+        """Drafts that were popped and are not in the log go first again, with their seqs."""
+        self.drafts.extendleft(reversed(drafts))
+
     def release(self, draft: Pending) -> None:
         """The draft's entries are durable or have failed: their room is free."""
         self._bytes -= draft.queued_bytes

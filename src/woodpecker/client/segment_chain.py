@@ -20,7 +20,7 @@ from woodpecker.core.register import Register
 from woodpecker.core.rolling import is_due, is_overgrown, should_prepare
 from woodpecker.errors import Fenced
 from woodpecker.observability.names import Counter, Span
-from woodpecker.segments.base import SegmentWriter
+from woodpecker.segments.base import Recovered, SegmentRef, SegmentWriter
 from woodpecker.segments.prefetch import closing
 
 DEFAULT_CUT_BYTES = 4 << 20  # until a segment says its own
@@ -60,6 +60,11 @@ class SegmentChain:
     def options(self) -> Options:
         """The log's options as last read; they count from the next segment on."""
         return self._manifest.options
+
+    @property
+    def timestamp_us(self) -> int:
+        """Of the last entry of the closed part, as last read."""
+        return self._manifest.timestamp_us
 
     @property
     def current(self) -> SegmentWriter | None:
@@ -261,6 +266,59 @@ class SegmentChain:
             raise
         self._env.observer.count(Counter.ROLLS, kind=str(closed.segment.kind))
         self._begin(following, writer)
+
+    @property
+    def can_be_stranded(self) -> bool:
+        """Whether the open segment may lose the means to confirm what was sent, and still be closed."""
+        return self._open is not None and self._open.segment.kind is Kind.QUORUM
+
+    async def let_go(self) -> None:
+        """Send nothing any more in the open segment."""
+        assert self._open is not None
+        await self._open.writer.abandon()
+
+    async def recover_open(self) -> Recovered:
+        """Fence the open segment, which was let go, and find its end as a taker-over would.
+
+        Raises: as ``SegmentStore.recover``; Unavailable: try again.
+        """
+        assert self._open is not None
+        segment = self._open.segment
+        ref = SegmentRef(log_id=self.owner.log_id, segment=segment, name=self._name)
+        return await self._env.store_of(self._manifest, segment).recover(
+            ref, token=self.owner.token
+        )
+
+    async def close_recovered(self, found: Recovered, register: Register) -> None:
+        """Close at the end that was found, and open the segment made ready, unless the log has ended."""
+        at = self._open
+        assert at is not None
+        self._open = None
+        at.bytes, at.next_seq = found.bytes, found.end.seq if found.end else at.segment.base_seq
+        at.first_timestamp_us = found.first_timestamp_us
+        at.last_timestamp_us = found.last_timestamp_us
+        following, writer = self._following(at, found.end, register)
+        try:
+            await self._close_cas(at, found.end, register, following)
+        except BaseException:
+            if writer is not None:
+                await writer.abandon()
+            raise
+        if following is not None and writer is not None:
+            self._begin(following, writer)
+
+    def _following(
+        self, at: _Open, end: End | None, register: Register
+    ) -> tuple[Segment | None, SegmentWriter | None]:
+        """The segment made ready, beginning where the one before ends; none behind the log's end."""
+        if register.ended or self._ahead is None:
+            return None, None
+        ahead, writer = self._ahead
+        self._ahead = None
+        if end is None:
+            before = at.segment
+            return replace(ahead, base_seq=before.base_seq, prev_digest=before.prev_digest), writer
+        return replace(ahead, base_seq=end.seq, prev_digest=end.digest), writer
 
     async def close_open(self, register: Register) -> None:
         """Live close without opening another."""
