@@ -19,7 +19,7 @@ from woodpecker.codec.journal import RECORD_BYTES, UNIT_BYTES, padded
 from woodpecker.codec.messages import Blocks, Find, Found, Read
 from woodpecker.core.ids import NO_BLOCK
 from woodpecker.core.replica import Identity, readable, refusal
-from woodpecker.errors import Corrupt, Unavailable, WoodpeckerError
+from woodpecker.errors import Corrupt, InvalidRequest, Unavailable, WoodpeckerError
 from woodpecker.logstore.answers import by_error, by_verdict
 from woodpecker.logstore.copies import Copies, Copy
 from woodpecker.logstore.disk import JournalFile
@@ -74,7 +74,9 @@ class Reading:
     # --- requests ---
 
     def read(self, request: Read, responder: Responder) -> None:
-        """Answer, now or when there is something to tell."""
+        """Answer, now or when there is something to tell. Raises: InvalidRequest."""
+        if request.first < NO_BLOCK:
+            raise InvalidRequest(f"first={request.first}: there is no such block")
         key = request.target.log_id, request.target.segment_id
         if self._answer(self._copies.get(*key), request, responder):
             return
@@ -169,7 +171,7 @@ class Reading:
             return True
         if copy is None:
             return False
-        top = readable(copy.replica, request.limit)
+        top = _top(copy, request)
         first = _first(copy, request)
         if first > top:
             return False
@@ -181,7 +183,7 @@ class Reading:
         numbers: Sequence[int] = range(first, top + 1)
         if request.facts_only:
             numbers = list(copy.index.facts(first, top))
-        if not limit_bytes or not numbers:
+        if limit_bytes <= 0 or not numbers:
             responder.reply(_blocks(copy, first, top, ()))
             return
         parts = self._cached(copy, numbers, limit_bytes)
@@ -269,7 +271,7 @@ class Reading:
         return data
 
     async def _find(self, copy: Copy, request: Find, responder: Responder) -> None:
-        top = readable(copy.replica, request.limit)
+        top = _top(copy, request)
         begun = copy.index.before_time(request.timestamp_us, top + 1)
         found = next((n for n in range(begun, top + 1) if _count(copy, n)), NO_BLOCK)
         before = next((n for n in range(begun - 1, -1, -1) if _count(copy, n)), NO_BLOCK)
@@ -286,7 +288,7 @@ class Reading:
         if copy is None:
             responder.reply(Blocks(first=first, sizes=(), last=NO_BLOCK, visible=None))
         else:
-            top = readable(copy.replica, request.limit)
+            top = _top(copy, request)
             responder.reply(_blocks(copy, first, top, ()))
 
     def _expired(self, key: Key, wait: _Wait) -> None:
@@ -333,6 +335,11 @@ async def _answered(work: Coroutine[Any, Any, None], responder: Responder) -> No
         raise
     except (WoodpeckerError, OSError) as error:
         responder.reply(by_error(error))
+
+
+def _top(copy: Copy, request: Read | Find) -> int:
+    """Last block that may be shown."""
+    return max(NO_BLOCK, readable(copy.replica, request.limit))
 
 
 def _first(copy: Copy, request: Read) -> int:

@@ -190,3 +190,29 @@ async def test_a_wait_ends_in_time_and_is_bounded_by_the_node():
             assert lab.runtime.monotonic_ms() - began == pytest.approx(took)
             began = lab.runtime.monotonic_ms()
         assert lab.node.status()["readers"]["waiting"] == 0
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+@on_virtual_time
+async def test_numbers_that_make_no_sense_show_nothing_wrong(cache_bytes):
+    async with Lab(cache_bytes=cache_bytes) as lab:
+        writer = lab.writer(seq=50)
+        await writer.write(lab.node, 4)
+        for first in (-2, -5, -(1 << 62)):
+            answer = await ask(
+                lab.node, Read(target=writer.target, first=first, limit=9, max_bytes=99)
+            )
+            assert isinstance(answer, Refused)
+            assert answer.code == "invalid_request"
+        for limit in (-1, -2, -(1 << 62)):
+            answer, blocks = await writer.read(lab.node, limit=limit)
+            assert (answer.last, answer.visible, blocks) == (NO_BLOCK, None, [])
+            found = await ask(lab.node, Find(target=writer.target, timestamp_us=0, limit=limit))
+            assert found == Found(number=NO_BLOCK)
+        for seq in (0, -7, 1 << 63):
+            answer, blocks = await writer.read(lab.node, first=NO_BLOCK, seq=seq)
+            assert blocks == (writer.blocks if seq < 50 else [])
+        answer, blocks = await writer.read(lab.node, max_bytes=-1)
+        assert (answer.last, blocks) == (3, []), "as none at all: only a look"
+        answer, blocks = await writer.read(lab.node, first=1 << 62)
+        assert blocks == []
