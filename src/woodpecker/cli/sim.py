@@ -36,6 +36,7 @@ def run(
         raise InvalidRequest(f"--kind {kind!r}: any, {', '.join(plan.KINDS)}")
     if mutant and mutant not in all_mutants():
         raise InvalidRequest(f"--mutant {mutant!r}: see 'woodpecker sim mutants'")
+    campaign.limit_memory()
     if trace:
         with planted(mutant):
             results = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from woodpecker.testing.sim.weather import Fault
 LONG_ENOUGH = 300  # seeds, after which every kind of fault must have struck
 AT_ONCE = 8  # seeds that a process takes
 SHOWN_CHARS = 2_000
+MEMORY_BYTES = 3 << 30  # of a process, address space
 ACTIONS = (  # what the protocol must have done in a run that is long enough
     "takeovers",
     "fenced",
@@ -153,12 +155,19 @@ def _results(seeds: range, kind: str, jobs: int, mutant: str) -> Iterator[Result
             yield from run_some([seed], kind, mutant)
         return
     some = [seeds[at : at + AT_ONCE] for at in range(0, len(seeds), AT_ONCE)]
-    with ProcessPoolExecutor(min(jobs, os.cpu_count() or 1)) as pool:
+    with ProcessPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=limit_memory) as pool:
         try:
             for results in pool.map(partial(run_some, kind=kind, mutant=mutant), some):
                 yield from results
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def limit_memory() -> None:
+    """For this whole process. A seed that eats memory fails alone: the collector rests while it runs."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def run_some(seeds: Sequence[int], kind: str, mutant: str) -> list[Result]:

@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 _CURRENT: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 CLOSINGS = 100  # ``finally`` blocks that wait, one inside the other
-MAX_TURNS = 5_000_000  # of the loop: a run that goes on for ever fails
+MAX_TURNS = 1_500_000  # of the loop: a run that goes on for ever fails,
+MAX_STILL_TURNS = 50_000  # ... and one that does not let time pass
 
 
 class Process:
@@ -102,6 +103,7 @@ class SimLoop(VirtualLoop):
         self._interleave = interleave
         self.world = contextvars.copy_context()  # to run what no process does
         self.turns = 0
+        self._still_turns = 0
 
     def put_back(self, handles: list[asyncio.Handle]) -> None:
         """Make ``handles`` ready again, in their order."""
@@ -116,8 +118,9 @@ class SimLoop(VirtualLoop):
 
     def _run_once(self) -> None:
         self.turns += 1
-        if self.turns > MAX_TURNS:
-            raise Hang(f"no end after {MAX_TURNS} turns of the loop, at {self.time():.3f} s")
+        self._still_turns += 1
+        if self.turns > MAX_TURNS or self._still_turns > MAX_STILL_TURNS:
+            raise Hang(f"no end after {self.turns} turns of the loop, at {self.time():.6f} s")
         if not self._ready and not self._stopping:
             self._move_clock()
         self._take_due()
@@ -140,7 +143,10 @@ class SimLoop(VirtualLoop):
             heapq.heappop(scheduled)._scheduled = False
         if not scheduled:
             self._selector.select(None)  # nothing can happen: Hang
-        self._selector.select(max(0.0, scheduled[0].when() - self.time()))
+        pause_s = max(0.0, scheduled[0].when() - self.time())
+        if pause_s > 0:
+            self._still_turns = 0
+        self._selector.select(pause_s)
 
     def _take_due(self) -> None:
         scheduled, now = self._scheduled, self.time() + 1e-9

@@ -142,7 +142,6 @@ def end_by_a_minority() -> Patches:
     return [
         (recovery_rules, "fence_cover", lambda members, acks: 1),
         (quorum_recovery, "fence_cover", lambda members, acks: 1),
-        (quorum_recovery, "GRACE_MS", 0.0),
     ]
 
 

@@ -67,6 +67,8 @@ def run_seed(
             loop.run_until_complete(show.run())
         except Hang as hang:
             world.fail("I7", str(hang))
+        except MemoryError:
+            world.fail("I7", "out of memory")
         except Exception:  # noqa: BLE001  a bug of drivers or of the simulator: the seed has failed
             world.fail("errors", traceback.format_exc())
         for complaint in loop.complaints:
