@@ -91,6 +91,8 @@ class Pipe:
             return
         if not link.is_open:
             return  # ``cut`` comes soon
+        # answers to what was sent before a refusal may have come after it
+        self._next = max(self._next, pipeline.acked[self.index] + 1)
         while self._next <= pipeline.sent and self._bytes < PIPE_BYTES:
             if link.unsent_bytes >= LINK_BYTES:
                 self.peer.stall(self)

@@ -349,6 +349,27 @@ async def test_a_quorum_of_full_disks_refuses_appends_until_there_is_room():
 
 
 @on_virtual_time
+async def test_answers_to_blocks_sent_before_a_refusal_lose_no_member():
+    async with a_cluster() as cluster:
+        segment = await FakeLog().open(cluster.store())
+        nodes = [cluster.node(number) for number in (1, 2, 3)]
+        for node in nodes:
+            node.sync_ms = 20  # blocks are refused at once, and acknowledged later
+        first = [segment.submit(segment.pack([b"%d" % number])) for number in range(5)]
+        await asyncio.sleep(0.005)
+        for node in nodes:
+            node.pressure = 2
+        last = segment.submit(segment.pack([b"last"]))
+        await asyncio.wait_for(asyncio.gather(*first), 1)
+        await asyncio.sleep(3)
+        assert not last.done()
+        for node in nodes:
+            node.pressure = 0
+        await asyncio.wait_for(last, 10)
+        await segment.finish()
+
+
+@on_virtual_time
 async def test_soft_pressure_slows_down_and_asks_for_early_sealing():
     async with a_cluster() as cluster:
         segment = await FakeLog().open(cluster.store())
