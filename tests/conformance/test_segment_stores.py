@@ -109,7 +109,7 @@ class TestQuorum(SegmentStoreSuite):
     lags = True
 
     @pytest_asyncio.fixture
-    async def open_store(self, request):
+    async def open_store(self, request):  # type: ignore[override]
         cluster = FakeCluster(3, runtime=RUNTIME)
         forgets = "dropped" in request.node.name
         nodes: list[Node] = []

@@ -226,6 +226,8 @@ class Pump:
     def _answered(self, sent: _InFlight, future: asyncio.Future[None]) -> None:
         """A block is durable, as are all before it; or it has failed, perhaps before an older one."""
         if sent.is_stranded:
+            if not future.cancelled():
+                future.exception()  # looked at, though it does not count: nobody else will
             return
         self._in_flight.remove(sent)
         if future.cancelled():
