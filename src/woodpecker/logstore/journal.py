@@ -90,6 +90,7 @@ class Journal:
         self._open: Group | None = None
         self._waiting: deque[Group] = deque()  # the open one is the last of them
         self._at_disk: deque[Group] = deque()
+        self._telling: list[Done] | None = None  # of a synced group, while they are being told
         self._is_scheduled = False
         self._on_rotate = on_rotate
         self._on_failure = on_failure
@@ -141,13 +142,15 @@ class Journal:
         return group.file, offset
 
     def when_synced(self, done: Done) -> None:
-        """Call ``done`` when all that was put so far is synced: at once if it is."""
+        """Call ``done`` when all that was put so far is synced, and all before were told: at once if so."""
         if self.failure is not None:
             done(self.failure)
         elif self._waiting:
             self._waiting[-1].done.append(done)
         elif self._at_disk:
             self._at_disk[-1].done.append(done)
+        elif self._telling is not None:
+            self._telling.append(done)  # behind those of the group who were not told yet
         else:
             done(None)
 
@@ -280,8 +283,7 @@ class Journal:
         self.queued_bytes -= group.payload_bytes
         self.queued_records -= group.records
         self._start_writing()  # before answers are sent: the disk works meanwhile
-        for done in group.done:
-            done(None)
+        self._tell(group, None)
 
     def _fail(self, error: OSError) -> None:
         self.failure = Unavailable(
@@ -293,9 +295,20 @@ class Journal:
         self._waiting.clear()
         self._open = None
         for group in groups:
-            for done in group.done:
-                done(self.failure)
+            self._tell(group, self.failure)
         self._on_failure(error)
+
+    def _tell(self, group: Group, error: Exception | None) -> None:
+        """What became of a group. Who raises does not keep the others from being told."""
+        self._telling = group.done
+        for done in group.done:  # more may come while they are told
+            try:
+                done(error)
+            except Exception as bug:  # noqa: BLE001
+                self._loop.call_exception_handler(
+                    {"message": "who was told of a journal group raised", "exception": bug}
+                )
+        self._telling = None
 
 
 def _resolve(future: asyncio.Future[None], error: Exception | None) -> None:
