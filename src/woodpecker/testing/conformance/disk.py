@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from mmap import mmap
 from typing import ClassVar
 
@@ -31,6 +32,10 @@ def units(count: int, fill: int) -> memoryview:
     buffer = mmap(-1, count * UNIT_BYTES)
     buffer[:] = bytes([fill]) * len(buffer)
     return memoryview(buffer)
+
+
+def _note(done: list[int], number: int, _: object) -> None:
+    done.append(number)
 
 
 class DiskSuite:
@@ -100,7 +105,7 @@ class DiskSuite:
             for number in range(1, 31)
         ]
         for number, write in enumerate(writes, start=1):
-            write.add_done_callback(lambda _, number=number: done.append(number))
+            write.add_done_callback(partial(_note, done, number))
         await asyncio.gather(*writes)
         assert done == sorted(done)
         assert bytes(await first.read(0, UNIT_BYTES))[0] == 29
