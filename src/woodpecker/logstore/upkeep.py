@@ -3,7 +3,7 @@
 - The next file is there before the current one is full, unless there is no room: then blocks are refused,
   and what is left of the current file is kept for fences, floors and repairs.
 - Each new file is followed by a *checkpoint*: everything that stands, but for the blocks, is said again. It is
-  written in pieces, between other records. Once it is complete, earlier files matter only for the blocks
+  written in pieces, between other records, and may take several files. Once it is complete, earlier files matter only for the blocks
   that still live in them.
 - A file in which nothing lives is deleted, once what made it so is on the disk.
 - Where little of an old file still lives, those blocks are written again, and the file can go.
@@ -71,7 +71,8 @@ class Upkeep:
         self._runtime = runtime
         self._eras = {name: era for era, name in enumerate(state.incarnations)}
         self._wake = asyncio.Event()
-        self._checkpointed = 0  # file at whose head the last complete checkpoint began
+        self._checkpointed = 0  # file in which the last complete checkpoint began
+        self._checkpoint_end = 0  # ... and ended: one larger than a file must not call for the next
         self._is_short = False  # there was no room for the next file
         self._stuck: dict[int, None] = {}  # files with a block that can no longer be read
 
@@ -139,10 +140,12 @@ class Upkeep:
         """Do the most urgent thing; False: nothing is due."""
         if not self._journal.has_next and await self._make_files():
             return True
-        if self._checkpointed < self._journal.current:
+        if await self._delete_dead():
+            return True
+        if self._checkpoint_end < self._journal.current:
             await self._write_checkpoint()
             return True
-        return await self._delete_dead() or await self._move_rest()
+        return await self._move_rest()
 
     async def _make_files(self) -> bool:
         """Whether the current and the next file are there now."""
@@ -184,8 +187,9 @@ class Upkeep:
                 if not self._journal.has_next:
                     await self._make_files()
         self._journal.put(Kind.CHECKPOINT, segment_id=begun)
+        ended = self._journal.current
         await self._synced()
-        self._checkpointed = begun
+        self._checkpointed, self._checkpoint_end = begun, ended
 
     def _say(self, log: HeldLog) -> int:
         """Put all that stands of one log; how many records that took."""
