@@ -36,7 +36,7 @@ def run(
         raise InvalidRequest(f"--kind {kind!r}: any, {', '.join(plan.KINDS)}")
     if mutant and mutant not in all_mutants():
         raise InvalidRequest(f"--mutant {mutant!r}: see 'woodpecker sim mutants'")
-    campaign.limit_memory()
+    campaign.prepare_process()
     if trace:
         with planted(mutant):
             results = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import resource
 import time
@@ -155,7 +156,7 @@ def _results(seeds: range, kind: str, jobs: int, mutant: str) -> Iterator[Result
             yield from run_some([seed], kind, mutant)
         return
     some = [seeds[at : at + AT_ONCE] for at in range(0, len(seeds), AT_ONCE)]
-    with ProcessPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=limit_memory) as pool:
+    with ProcessPoolExecutor(min(jobs, os.cpu_count() or 1), initializer=prepare_process) as pool:
         try:
             for results in pool.map(partial(run_some, kind=kind, mutant=mutant), some):
                 yield from results
@@ -163,8 +164,11 @@ def _results(seeds: range, kind: str, jobs: int, mutant: str) -> Iterator[Result
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def limit_memory() -> None:
-    """For this whole process. A seed that eats memory fails alone: the collector rests while it runs."""
+def prepare_process() -> None:
+    """A process that does nothing but run seeds: little memory, so that one that eats it fails alone (the
+    collector rests while a seed runs), and no warnings of drivers about faults that were meant.
+    """
+    logging.getLogger("woodpecker").setLevel(logging.CRITICAL + 1)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -130,6 +130,10 @@ def _on_nodes(plan: Plan, rng: random.Random) -> None:
     plan.sync_ms = rng.choice(((0.05, 0.5), (1.0, 10.0)))
     plan.long_stop_s = (15.0, 60.0)
     plan.strikes = tuple(fault for fault in plan.strikes if rng.random() < 0.6)
+    theme = rng.choice((*NODE_THEMES, *[""] * len(NODE_THEMES)))
+    if theme:
+        plan.theme = f"{plan.theme} {theme}".strip()
+        NODE_THEMES[theme](plan, rng)
 
 
 def _any(rng: random.Random, kind: str) -> Plan:
@@ -241,4 +245,32 @@ def _gaps(plan: Plan, rng: random.Random) -> None:
     plan.strike_s, plan.carers, plan.care_ms = 0.5, 2, 30.0
 
 
+def _forgetful(plan: Plan, rng: random.Random) -> None:
+    """One node loses what it had, while writers die in the middle of a segment and another is away."""
+    plan.nodes = 3
+    plan.options |= {"replicas": 3, "segment_max_blocks": 30, "segment_max_age_s": 3600}
+    plan.node_strikes = (
+        rng.choice((Fault.NODE_LOST, Fault.NODE_FLIPPED, Fault.NODE_SET_BACK)),
+        rng.choice((Fault.NODE_LOST, Fault.NODE_FLIPPED, Fault.NODE_SET_BACK)),
+        Fault.NET_CUT,
+        Fault.NODE_STOPPED,
+    )
+    plan.strikes, plan.strike_s = (Fault.KILLED, Fault.STOPPED_LONG), 0.4
+    plan.sync_ms = rng.choice(((0.05, 0.5), (5.0, 40.0)))
+    plan.calls, plan.pace_ms = 20, rng.choice((5.0, 50.0))
+    plan.on_objects.rates, plan.on_records.rates = {}, {}
+
+
+def _beaten(plan: Plan, rng: random.Random) -> None:
+    """Writers lose touch with nodes, are overtaken, and come back with blocks under way."""
+    plan.writers, plan.tasks = max(2, plan.writers), 4
+    plan.node_strikes = (Fault.NET_CUT, Fault.NET_ONE_WAY, Fault.NET_SLOW, Fault.NET_RESET)
+    plan.strikes = (Fault.STOPPED, Fault.STOPPED_LONG, Fault.STOPPED_AT_REQUEST)
+    plan.strike_s, plan.calls, plan.pace_ms = 0.4, 20, rng.choice((0.0, 5.0))
+    plan.options["segment_max_blocks"] = rng.choice((2, 30))
+    plan.options["append_timeout_ms"] = 20_000
+    plan.sync_ms = rng.choice(((0.05, 0.5), (5.0, 40.0)))
+
+
+NODE_THEMES = {"forgetful": _forgetful, "beaten": _beaten}
 THEMES = {"stale": _stale, "rebirth": _rebirth, "cursors": _cursors, "gaps": _gaps}

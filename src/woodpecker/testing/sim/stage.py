@@ -48,6 +48,7 @@ class LogState:
     name: str
     log_id: str
     producers: dict[str, Batch] = field(default_factory=dict)
+    newest_epoch: int = 0  # of the writers that were opened
     is_ended: bool = False  # somebody has asked for it
     deleted_by: str = ""  # who deletes it
     deleted_ns: int | None = None  # it was gone then

@@ -255,6 +255,8 @@ class Noting(Silent):
     def count(self, name: Count, n: int = 1, **labels: str) -> None:
         if name in COUNTED:
             self._coverage[str(name)] += n
+        if name is Count.BACKGROUND_ERRORS and labels.get("job") == "bug":
+            self._machine.world.fail("errors", f"{self._machine.name}: a background job met a bug")
 
     def event(self, name: Happening, **fields: Any) -> None:
         if self._machine.process.is_dead:

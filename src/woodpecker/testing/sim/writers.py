@@ -44,6 +44,7 @@ class WriterRole(Role):
             self.bear(error)
             return None
         self.recorder.ok(number, writer.next_seq, epoch=writer.epoch)
+        self.state.newest_epoch = max(self.state.newest_epoch, writer.epoch)
         self._given: dict[int, Item] = {}
         self._producer = producer
         return writer
@@ -183,7 +184,8 @@ class WriterRole(Role):
         batch = pending.get(self._producer)
         if batch is None:
             batch = pending[self._producer] = Batch(0, [self.make()])
-        if writer.next_sequence not in (batch.sequence, batch.sequence + 1):
+        is_newest = writer.epoch == self.state.newest_epoch  # who slept since he opened knows less
+        if is_newest and writer.next_sequence not in (batch.sequence, batch.sequence + 1):
             self.machine.world.fail(
                 "I1", f"{self.machine.name}: {self._producer} is at {writer.next_sequence}, its "
                 f"batch is {batch.sequence}"
