@@ -210,8 +210,8 @@ class Upkeep:
         numbers = self._dead()
         if not numbers:
             return False
-        await self._synced()  # the floors and moves that made them so
-        for number in self._dead():
+        await self._synced()  # the floors and moves that made them so; what died meanwhile waits
+        for number in numbers:
             file = self._journal.files.pop(number)
             self._copies.uses.pop(number, None)
             self._stuck.pop(number, None)

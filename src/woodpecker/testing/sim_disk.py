@@ -156,10 +156,13 @@ class SimProcessDisk:
         await self._step()
         return memoryview(b"") if work is None else work()
 
-    async def drain(self) -> None:
-        """Return when nothing is being written any more."""
-        while self._queue and not self._is_stopped:
-            await asyncio.wait([self._queue[-1].future])
+    async def drain(self, data: bytearray | None = None) -> None:
+        """Return when nothing is being written any more, or nothing to the file of these bytes."""
+        while not self._is_stopped:
+            left = [write.future for write in self._queue if data is None or write.data is data]
+            if not left:
+                return
+            await asyncio.wait(left)
 
     def stop(self, *, is_torn: bool) -> None:
         """The process is gone."""
@@ -235,7 +238,7 @@ class SimJournalFile:
         await self._disk.step()
 
     async def close(self) -> None:
-        await self._disk.drain()
+        await self._disk.drain(self._data)
         self._is_closed = True
 
 
