@@ -270,8 +270,9 @@ class Upkeep:
             for number in [n for n in range(len(index)) if index.file(n) == file]:
                 try:
                     (data,) = await self._reading.load(copy, [number])
-                except Corrupt:
-                    continue  # it stays where it is, and the file with it
+                except (Corrupt, OSError) as error:  # it stays where it is, and the file with it
+                    _log.warning("block %d of %s is not moved: %s", number, copy.name, error)
+                    continue
                 except Unavailable:
                     break  # dropped meanwhile
                 found.append((copy, number, data))

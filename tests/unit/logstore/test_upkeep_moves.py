@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import pytest
 from tests.unit.logstore.node_kit import FILE_BYTES, Writer, open_node
 
 from woodpecker.testing.sim_disk import SimDisk
-from woodpecker.testing.virtual import VirtualRuntime, run
+from woodpecker.testing.virtual import VirtualRuntime, on_virtual_time, run
 
 
 @pytest.mark.parametrize("logs", [1, 40])
@@ -40,3 +41,30 @@ async def _move(logs: int) -> None:
     for writer in writers:
         assert await writer.read_all(again) == writer.blocks
     await again.close()
+
+
+@on_virtual_time
+async def test_a_block_that_cannot_be_read_does_not_keep_the_others_from_being_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, runtime = SimDisk(random.Random(0), capacity_bytes=64 * FILE_BYTES), VirtualRuntime()
+    node = await open_node(disk, runtime)
+    kept = Writer(node.identity.incarnation, log_id="a1" * 16, name="kept")
+    for number in range(12):  # a little of ``kept`` in each file; the rest goes
+        await kept.write(node, 1, 1000)
+        gone = Writer(node.identity.incarnation, log_id=f"{number:032x}", name=f"gone-{number}")
+        await gone.write(node, 5, 200_000)
+        await node.set_floor(gone.log_id, 1)
+        await runtime.sleep_ms(10)  # the next file is made
+        if not number:
+            copy = node.copies.get(kept.log_id, 0)
+            assert copy is not None
+            bad = copy.index.file(0)
+            monkeypatch.setattr(node.journal.files[bad], "read", _bad_sector)
+    await runtime.sleep_ms(120_000)
+    assert bad in disk.journal and len(disk.journal) <= 8
+    await node.close()
+
+
+async def _bad_sector(_offset: int, _size_bytes: int) -> memoryview:
+    raise OSError(errno.EIO, "Input/output error")
