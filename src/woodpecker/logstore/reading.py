@@ -226,8 +226,9 @@ class Reading:
 
     async def _load(self, copy: Copy, numbers: Sequence[int]) -> list[Buffer]:
         parts: list[Buffer] = []
-        for run in _runs(copy, numbers):
-            async with self._slots:
+        while len(parts) < len(numbers):
+            async with self._slots:  # only then looked for: blocks are moved while this waits
+                run = _first_run(copy, numbers[len(parts) :])
                 parts += await self._load_run(copy, run)
         return parts
 
@@ -370,18 +371,19 @@ def _blocks(copy: Copy, first: int, top: int, parts: Sequence[Buffer]) -> Blocks
     )
 
 
-def _runs(copy: Copy, numbers: Sequence[int]) -> list[list[int]]:
-    """Blocks that are read together: of one file, near one another."""
-    runs: list[list[int]] = []
+def _first_run(copy: Copy, numbers: Sequence[int]) -> list[int]:
+    """The first of the blocks, as far as they are read together: of one file, near one another."""
+    run: list[int] = []
     file, start, end = 0, 0, 0
     for number in numbers:
         place = copy.index.place(number)
         after = place[1] + RECORD_BYTES + copy.index.size(number)
-        is_near = file == place[0] and end <= place[1] <= end + _GAP_BYTES
-        if runs and is_near and after - start <= _RUN_BYTES:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
+        if not run:
             file, start = place
+        elif not (
+            file == place[0] and end <= place[1] <= end + _GAP_BYTES and after - start <= _RUN_BYTES
+        ):
+            break
+        run.append(number)
         end = after
-    return runs
+    return run

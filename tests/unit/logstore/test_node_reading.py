@@ -216,3 +216,24 @@ async def test_numbers_that_make_no_sense_show_nothing_wrong(cache_bytes):
         assert (answer.last, blocks) == (3, []), "as none at all: only a look"
         answer, blocks = await writer.read(lab.node, first=1 << 62)
         assert blocks == []
+
+
+@on_virtual_time
+async def test_a_block_is_moved_while_the_read_of_its_run_waits_for_its_turn():
+    async with Lab(cache_bytes=1, reads_at_once=1) as lab:
+        node, writer = lab.node, lab.writer()
+        await writer.write(node, 4, 3000)
+        other = lab.writer(log_id="cd" * 16, name="other")
+        for _ in range(400):  # the journal goes on, to another file
+            await other.write(node, 1, 4000)
+        copy = node.copies.get(LOG, 0)
+        numbers = range(4)
+        first = asyncio.ensure_future(node.reading.load(copy, numbers))
+        second = asyncio.ensure_future(node.reading.load(copy, numbers))
+        await asyncio.sleep(0)  # the first one reads, the second one waits
+        place = node.upkeep._put_moved(copy, 0, writer.blocks[0])
+        assert place[0] != copy.index.file(1)
+        node.copies.moved(copy, 0, place)
+        await node.journal.synced()
+        for loading in (first, second):
+            assert list(map(bytes, await loading)) == writer.blocks
