@@ -95,14 +95,14 @@ class Fleet:
         self.world.loop.at_ms(down_s * 1000, self._begin, node)
 
     def copies_of(self, log_id: str, segment: Segment) -> tuple[list[list[bytes]], int]:
-        """Synced blocks of a segment on each member that serves; how many members do not."""
+        """Synced blocks of a segment on each member that serves; of how many members nothing is known."""
         assert segment.ensemble is not None
         found, unknown = [], 0
         for member in segment.ensemble.members:
             node = next(node for node in self.nodes if node.name == member.node)
-            if node.serving is None:
+            if node.serving is None or node.is_cursed:  # what it acknowledged it may have lost since
                 unknown += 1
-            else:
+            if node.serving is not None:
                 found.append(_blocks_on(node, log_id, segment.id))
         return found, unknown
 

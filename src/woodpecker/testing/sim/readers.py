@@ -240,4 +240,5 @@ class CarerRole(ReadingRole):
         made = await _insist(
             lambda: client.create_log(log.name, exist_ok=True, **self.plan.options)
         )
-        self.stage.renew(log.name, made.log_id)
+        if self.state is state:  # else somebody else was faster, while this process slept
+            self.stage.renew(log.name, made.log_id)
