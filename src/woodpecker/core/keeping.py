@@ -6,8 +6,9 @@
 - A CLOSED segment is sealed by its members, one after the other: the first at once, the others when it
   still is not sealed after a while that grows with their place in the ensemble and its size.
 - An OPEN segment is closed by its writer, or by whoever takes the log over. A node does that only for a
-  segment that a living writer would have left long ago (a member drains, is full or gone for ever: writers
-  ask for a better ensemble now and then, idle or not), and of whose writer nothing was heard for as long.
+  segment that a living writer would have left long ago (a member drains, is full or gone for ever, and a
+  better ensemble can be had: writers ask for one now and then, idle or not), and of whose writer nothing was
+  heard for as long. Where there is nowhere to go a silent writer may be alive, and the segment stays open.
 """
 
 from __future__ import annotations

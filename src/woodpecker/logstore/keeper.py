@@ -360,11 +360,11 @@ class NodeKeeper:
                     self._jobs.setdefault(name, _Job(run=lambda: self._close(manifest, segment)))
 
     def _should_move(self, manifest: Manifest, segment: Segment) -> bool:
-        """Whether its writer, if it lived, would close the segment and go on elsewhere."""
-        if segment.ensemble is None:
-            return False
-        is_stuck = self._is_draining or self._holder.pressure > 1
-        return is_stuck or self._nodes.wanted(segment.ensemble, manifest)
+        """Whether its writer, if it lived, would close the segment and go on elsewhere.
+
+        That this node drains or is full is not enough: with nowhere to go a living writer stays.
+        """
+        return segment.ensemble is not None and self._nodes.wanted(segment.ensemble, manifest)
 
     def _since(self, remembered: dict[str, _Since], name: str, segment: Segment) -> float:
         """When this was first found true of the segment: now, if it was not known."""

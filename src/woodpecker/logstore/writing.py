@@ -109,6 +109,10 @@ class Writing:
             _block_in(header),
         )
         if decision.verdict is Verdict.STORE:
+            if copy is not None:
+                copy.heard_ms = (
+                    self._runtime.monotonic_ms()
+                )  # also where there is no room: it lives
             self._admit(copy, len(payload), self._upkeep.admits(len(payload)))
             copy = copy or self._new_copy(target, request.name, decision)
             self._store(Kind.BLOCK, copy, decision, header, payload,

@@ -380,7 +380,7 @@ async def test_a_segment_of_a_writer_that_is_gone_is_closed_where_it_must_move(w
         if why == "draining":
             cell.keepers["n1"].on_state(NodeState.DRAINING)
         node.pressure = 2 if why == "full" else 0
-        cell.directory.is_wanted = why == "wanted"
+        cell.directory.is_wanted = True
         cell.tell("orders")
         await cell.settle(ABSENT_MS - 1_000)
         assert await cell.states() == [OPEN]
@@ -402,6 +402,7 @@ async def test_the_claim_of_a_layer_above_stands_when_a_node_closes() -> None:
         await cell.hold()
         cell.nodes["n1"].idle_ms = 10 * ABSENT_MS
         cell.keepers["n1"].on_state(NodeState.DRAINING)
+        cell.directory.is_wanted = True
         await cell.settle(2 * ABSENT_MS)
         assert await cell.states() == [SEALED]
         manifest = await cell.client.catalog.read("orders")
@@ -409,7 +410,9 @@ async def test_the_claim_of_a_layer_above_stands_when_a_node_closes() -> None:
         assert (manifest.claim.number, manifest.claim.holder) == (7, "me")
 
 
-@pytest.mark.parametrize("sign", ["it writes", "nobody wants to move", "it stopped draining"])
+@pytest.mark.parametrize(
+    "sign", ["it writes", "nowhere to go", "all is well", "it stopped draining"]
+)
 @on_virtual_time
 async def test_a_writer_that_lives_or_may_stay_is_never_fenced_by_a_node(sign: str) -> None:
     async with a_cell() as cell:
@@ -418,11 +421,14 @@ async def test_a_writer_that_lives_or_may_stay_is_never_fenced_by_a_node(sign: s
         node, keeper = cell.nodes["n1"], cell.keepers["n1"]
         node.idle_ms = 60_000.0 if sign == "it writes" else 10 * ABSENT_MS
         for _ in range(6):
-            if sign != "nobody wants to move":
+            if sign != "all is well":
                 keeper.on_state(NodeState.DRAINING)
+                node.pressure = 2
+            cell.directory.is_wanted = sign in ("it writes", "it stopped draining")
             await cell.settle(ABSENT_MS / 2)
             if sign == "it stopped draining":
                 keeper.on_state(NodeState.ACTIVE)
+                cell.directory.is_wanted = False
                 cell.tell("orders")
                 await cell.settle(100)
         assert await cell.states() == [OPEN]
@@ -467,6 +473,7 @@ async def test_a_segment_of_which_nothing_is_here_need_not_move_from_here() -> N
         node.idle_ms = 10 * ABSENT_MS
         node.copies[log.log_id] = {1: 0, 5: BLOCK_BYTES}  # a fence alone; one that is not open
         cell.keepers["n1"].on_state(NodeState.DRAINING)
+        cell.directory.is_wanted = True
         await cell.settle(3 * ABSENT_MS)
         assert await cell.states() == [OPEN]
 

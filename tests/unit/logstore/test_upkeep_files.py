@@ -7,6 +7,7 @@ import random
 
 from tests.unit.logstore.node_kit import FILE_BYTES, Writer, open_node
 
+from woodpecker.codec.messages import Refused
 from woodpecker.logstore.node import Node
 from woodpecker.testing.sim_disk import SimDisk
 from woodpecker.testing.virtual import VirtualRuntime, on_virtual_time
@@ -66,6 +67,23 @@ async def test_a_file_is_not_deleted_before_the_floor_that_freed_it_is_on_the_di
     again = await open_node(disk, runtime)
     assert await second.read_all(again) == second.blocks
     await again.close()
+
+
+@on_virtual_time
+async def test_a_writer_that_is_refused_for_want_of_room_was_heard_of() -> None:
+    disk, runtime = SimDisk(random.Random(0), capacity_bytes=4 * FILE_BYTES), VirtualRuntime()
+    node = await open_node(disk, runtime)
+    writer = Writer(node.identity.incarnation)
+    await writer.write(node)
+    for _ in range(100):
+        await runtime.sleep_ms(10_000)
+        answer, _ = await writer.append(node, writer.pack(200_000))
+        if isinstance(answer, Refused):
+            break
+    assert isinstance(answer, Refused) and answer.code == "overloaded"
+    (held,) = node.held_segments(writer.log_id)
+    assert held.idle_ms < 1_000
+    await node.close()
 
 
 def _files(node: Node, letter: str) -> list[int]:
