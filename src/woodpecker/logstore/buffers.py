@@ -2,7 +2,8 @@
 
 A buffer is shared without being copied: the transport receives into it, the journal writes it to the disk,
 the tail cache keeps it, answers to readers are sent from it. Whoever holds a view keeps the buffer alive;
-so the number of references tells when it is free, and nobody has to say so.
+so the number of references tells when it is free, and nobody has to say so. What that number is, is
+measured; an interpreter that does not count views gets a new buffer each time.
 """
 
 from __future__ import annotations
@@ -17,13 +18,30 @@ SMALLEST_BYTES = 64 << 10
 _SLACK_BYTES = 8 << 10  # a block at a target size, with its headers and lengths, fits that size
 _LARGEST_POOLED_BYTES = 4 << 20
 _TRIES = 4  # oldest buffers looked at before a new one is made
-_UNUSED = 3  # references: the pool's, the local name, the argument of getrefcount
 
 
 class Place(mmap):
     """A page-aligned buffer of one pool."""
 
     pool: Buffers
+
+
+def _references(pool: deque[Place]) -> int:
+    """To the newest buffer of a pool, as this interpreter counts them."""
+    return sys.getrefcount(pool[-1])
+
+
+def _references_unused() -> int:
+    """How many there are when nobody looks at a buffer; 0 if a view of it is not counted as one more."""
+    pool = deque([Place(-1, 4096)])
+    unused = _references(pool)
+    view = memoryview(pool[-1])[1:2]
+    seen = _references(pool)
+    del view
+    return unused if (seen, _references(pool)) == (unused + 1, unused) else 0
+
+
+_UNUSED = _references_unused()
 
 
 class Buffers:
@@ -45,14 +63,13 @@ class Buffers:
     def take(self, size_bytes: int) -> Place:
         """A buffer of at least so many bytes, in whole units; its bytes are arbitrary."""
         size = _class_of(size_bytes)
-        if size > _LARGEST_POOLED_BYTES + _SLACK_BYTES:
+        if size > _LARGEST_POOLED_BYTES + _SLACK_BYTES or not _UNUSED:
             return self._new(padded(size_bytes))
         pool = self._pools.setdefault(size, deque())
         for _ in range(min(_TRIES, len(pool))):
-            place = pool.popleft()
-            pool.append(place)
-            if sys.getrefcount(place) == _UNUSED:
-                return place
+            pool.rotate(-1)
+            if _references(pool) == _UNUSED:
+                return pool[-1]
         return self._make(pool, size)
 
     def for_block(self, size_bytes: int) -> memoryview:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import random
+import sys
 from functools import partial
 from typing import Any
 
@@ -156,6 +158,28 @@ def test_buffers_are_used_again_when_nobody_looks_at_them():
     assert buffers.owns(third)
     assert not Buffers(1 << 20).owns(third)
     assert not buffers.owns(memoryview(bytearray(10)))
+
+
+@pytest.mark.parametrize("counts", ["more", "no views"])
+def test_buffers_do_not_rely_on_how_an_interpreter_counts(counts, monkeypatch):
+    real = sys.getrefcount
+    other = {"more": lambda place: real(place) + 7, "no views": lambda place: 3}[counts]
+    monkeypatch.setattr(sys, "getrefcount", other)
+    spec = importlib.util.find_spec("woodpecker.logstore.buffers")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    buffers = module.Buffers(64 << 20)
+    first = buffers.for_block(100_000)
+    second = buffers.for_block(100_000)
+    assert first.obj is not second.obj
+    place = id(first.obj)
+    del first
+    third = buffers.for_block(100_000)
+    assert third.obj is not second.obj
+    if counts == "more":
+        assert id(third.obj) == place
+    else:
+        assert buffers.size_bytes == 0
 
 
 def test_buffers_have_room_for_header_and_padding_and_their_number_is_bounded():
