@@ -1,8 +1,8 @@
 """One node as a process: puts the parts together, starts them in order, ends them in order.
 
 Start: HTTP (so that a long recovery can be watched) -> the directory, held by this process alone -> a client
-of its own -> the journal, read under the boot number that others have seen -> TCP -> the record in the metadata
-store -> the keeper. End, by a signal: the record says that the node leaves -> no more connections -> the keeper
+of its own -> the journal, read under the boot number that others have seen -> the record in the metadata store,
+which ends an older process of this node -> TCP -> the keeper. End, by a signal: the record says that the node leaves -> no more connections -> the keeper
 stops -> what is queued is synced, the journal closed -> the rest. A failure ends the process with an error.
 """
 
@@ -48,7 +48,7 @@ from woodpecker.observability.logging import LoggingObserver
 from woodpecker.observability.prometheus import PrometheusObserver
 from woodpecker.observability.several import Several
 from woodpecker.rpc.settings import WireSettings
-from woodpecker.rpc.tcp import serve
+from woodpecker.rpc.tcp import bind
 from woodpecker.rpc.tcp_server import TcpServer
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.store_marker import store_at
@@ -191,7 +191,7 @@ class Service:
         self._keeper = keeper = NodeKeeper(env, node, cluster_of(client).directory)
         node.attach(keeper)
         self._parts.push_async_callback(keeper.stop)
-        self._server = server = await self._serve(node)
+        self._server = server = await self._bind(node)
         self._parts.push_async_callback(server.close)
         address = settings.advertise or server.address
         self._parts.push_async_callback(session.stop)
@@ -207,6 +207,7 @@ class Service:
                 version=woodpecker.__version__,
             )
         )
+        server.listen()  # not before: another process may have taken the record of this node
         self._session = session
         session.start()
         keeper.start()
@@ -312,12 +313,12 @@ class Service:
         self._parts.callback(watching.cancel)
         return node
 
-    async def _serve(self, node: Node) -> TcpServer:
+    async def _bind(self, node: Node) -> TcpServer:
         """Blocks that fit into no journal file are refused before they are received."""
         host, port = self._settings.listen
         most = min(WireSettings().max_payload_bytes, self._settings.node.max_block_bytes)
         wire = WireSettings(max_payload_bytes=most)
-        return await serve(node, host, port, self._runtime, self._settings.access, wire)
+        return await bind(node, host, port, self._runtime, self._settings.access, wire)
 
     async def _close_node(self, node: Node) -> None:
         await node.close(clean=self._error is None)

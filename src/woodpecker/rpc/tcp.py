@@ -32,6 +32,20 @@ async def serve(
 
     Raises: Unavailable: the address is taken, or not of this machine. InvalidRequest: TLS files.
     """
+    server = await bind(handler, host, port, runtime, access, settings)
+    server.listen()
+    return server
+
+
+async def bind(
+    handler: Handler,
+    host: str,
+    port: int,
+    runtime: Runtime,
+    access: Access | None = None,
+    settings: WireSettings | None = None,
+) -> TcpServer:
+    """As ``serve``, but nobody can connect before ``TcpServer.listen``: the address is known first."""
     access = access or Access()
     server = TcpServer(
         handler,
@@ -40,7 +54,7 @@ async def serve(
         secret=access.secret,
         tls=server_context(access),
     )
-    await server.start(host, port)
+    await server.bind(host, port)
     return server
 
 

@@ -53,8 +53,11 @@ class TcpServer:
         self._accepting: asyncio.Task[None] | None = None
         self._address = ""
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises: Unavailable: the address is taken, or not of this machine."""
+    async def bind(self, host: str, port: int) -> None:
+        """Take the address; nobody can connect yet.
+
+        Raises: Unavailable: the address is taken, or not of this machine.
+        """
         loop = asyncio.get_running_loop()
         try:
             infos = await loop.getaddrinfo(
@@ -65,13 +68,20 @@ class TcpServer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._listener.settimeout(0)
             self._listener.bind(place)
-            self._listener.listen(BACKLOG)
         except OSError as error:
             if self._listener is not None:
                 self._listener.close()
             raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror}") from error
         shown = f"[{host}]" if ":" in host else host
         self._address = f"{shown}:{self._listener.getsockname()[1]}"
+
+    def listen(self) -> None:
+        """From now on clients are served. After ``bind``. Raises: Unavailable: the address is taken."""
+        assert self._listener is not None
+        try:
+            self._listener.listen(BACKLOG)
+        except OSError as error:
+            raise Unavailable(f"cannot listen on {self._address}: {error.strerror}") from error
         self._accepting = self.runtime.spawn(self._accept(self._listener), "wire: accept")
 
     # --- Server ---

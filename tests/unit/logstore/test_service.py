@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from woodpecker.errors import Conflict, InvalidRequest, Unavailable
 from woodpecker.logstore import disk_files
 from woodpecker.logstore.service import Service, ServiceSettings, make_settings
 from woodpecker.metadata.node_records import NodeRecords
+from woodpecker.metadata.node_session import NodeSession
 from woodpecker.runtime.runtime import SystemRuntime
 
 FLAGS = {"listen": "127.0.0.1:0", "http": "127.0.0.1:0", "journal_file_bytes": "1048576"}
@@ -232,3 +234,21 @@ async def test_a_drain_is_seen_and_comes_to_its_end(services, tmp_path) -> None:
                 await asyncio.sleep(0.05)
         seen = await records.load("n1")
         assert seen is not None and seen.record.state is NodeState.DRAINED
+
+
+async def test_nobody_is_served_before_the_node_is_registered(
+    services: list[Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = NodeSession.register
+
+    async def watched(session: NodeSession, *, address: str, **fields: Any) -> None:
+        host, _, port = address.rpartition(":")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, int(port))
+        await register(session, address=address, **fields)
+
+    monkeypatch.setattr(NodeSession, "register", watched)
+    _, ready = await start(services, tmp_path)
+    host, _, port = ready.address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.close()
