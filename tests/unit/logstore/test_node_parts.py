@@ -163,9 +163,10 @@ def test_buffers_are_used_again_when_nobody_looks_at_them():
 @pytest.mark.parametrize("counts", ["more", "no views"])
 def test_buffers_do_not_rely_on_how_an_interpreter_counts(counts, monkeypatch):
     real = sys.getrefcount
-    other = {"more": lambda place: real(place) + 7, "no views": lambda place: 3}[counts]
+    other = {"more": lambda place: real(place) + 7, "no views": lambda _: 3}[counts]
     monkeypatch.setattr(sys, "getrefcount", other)
     spec = importlib.util.find_spec("woodpecker.logstore.buffers")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     buffers = module.Buffers(64 << 20)

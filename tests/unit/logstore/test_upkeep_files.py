@@ -17,10 +17,11 @@ from woodpecker.testing.virtual import VirtualRuntime, on_virtual_time
 async def test_a_checkpoint_larger_than_a_file_is_not_followed_by_another_one() -> None:
     disk, runtime = SimDisk(random.Random(0), capacity_bytes=64 * FILE_BYTES), VirtualRuntime()
     node = await open_node(disk, runtime)
-    for number in range(5_000):
-        writer = Writer(node.identity.incarnation, log_id=f"{number:032x}", name=f"log-{number}")
-        last = writer.append(node, writer.pack())  # some are refused: there is no file for them yet
-    await last
+    writers = [
+        Writer(node.identity.incarnation, log_id=f"{number:032x}", name=f"log-{number}")
+        for number in range(5_000)
+    ]  # some are refused: there is no file for them yet
+    await asyncio.wait([writer.append(node, writer.pack()) for writer in writers])
     held = node.copies.count
     assert held > 4_000
     await runtime.sleep_ms(10_000)
@@ -75,12 +76,11 @@ async def test_a_writer_that_is_refused_for_want_of_room_was_heard_of() -> None:
     node = await open_node(disk, runtime)
     writer = Writer(node.identity.incarnation)
     await writer.write(node)
-    for _ in range(100):
+    answer = None
+    while not isinstance(answer, Refused):
         await runtime.sleep_ms(10_000)
         answer, _ = await writer.append(node, writer.pack(200_000))
-        if isinstance(answer, Refused):
-            break
-    assert isinstance(answer, Refused) and answer.code == "overloaded"
+    assert answer.code == "overloaded"
     (held,) = node.held_segments(writer.log_id)
     assert held.idle_ms < 1_000
     await node.close()

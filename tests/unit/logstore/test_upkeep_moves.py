@@ -50,17 +50,17 @@ async def test_a_block_that_cannot_be_read_does_not_keep_the_others_from_being_m
     disk, runtime = SimDisk(random.Random(0), capacity_bytes=64 * FILE_BYTES), VirtualRuntime()
     node = await open_node(disk, runtime)
     kept = Writer(node.identity.incarnation, log_id="a1" * 16, name="kept")
+    await kept.write(node, 1, 1000)
+    copy = node.copies.get(kept.log_id, 0)
+    assert copy is not None
+    bad = copy.index.file(0)
+    monkeypatch.setattr(node.journal.files[bad], "read", _bad_sector)
     for number in range(12):  # a little of ``kept`` in each file; the rest goes
         await kept.write(node, 1, 1000)
         gone = Writer(node.identity.incarnation, log_id=f"{number:032x}", name=f"gone-{number}")
         await gone.write(node, 5, 200_000)
         await node.set_floor(gone.log_id, 1)
         await runtime.sleep_ms(10)  # the next file is made
-        if not number:
-            copy = node.copies.get(kept.log_id, 0)
-            assert copy is not None
-            bad = copy.index.file(0)
-            monkeypatch.setattr(node.journal.files[bad], "read", _bad_sector)
     await runtime.sleep_ms(120_000)
     assert bad in disk.journal and len(disk.journal) <= 8
     await node.close()
