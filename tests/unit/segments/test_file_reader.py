@@ -135,7 +135,8 @@ async def test_a_missing_side_file_hides_an_open_segment_but_no_closed_one(store
     log = FakeLog()
     segment, payloads = await many(store, log, [100] * 3)
     (side,) = (directory / log.log_id).glob("*.side")
-    side.write_bytes(bytes(4096))
+    with side.open("r+b") as file:  # never cut: the writer has it mapped
+        file.write(bytes(4096))
     with pytest.raises(Unavailable, match="side file"):
         await read(other, log.ref())
     side.unlink()
