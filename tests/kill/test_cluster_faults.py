@@ -1,0 +1,78 @@
+"""Short runs with real LogStore nodes: killed, paused, robbed of disks, cut off; see docs/testing.md."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.kill.test_faults import AGAIN, assert_good
+
+from woodpecker.testing.faults.clean_exit import clean_exit
+from woodpecker.testing.faults.cluster_kill import cluster_kill_loop
+from woodpecker.testing.faults.fight import fight
+from woodpecker.testing.faults.node_loss import node_loss
+from woodpecker.testing.faults.paused import paused
+from woodpecker.testing.servers.network import why_not
+
+pytestmark = [pytest.mark.kill_short, pytest.mark.timeout(400)]
+
+
+async def test_kills_of_nodes_and_writers(tmp_path: Path) -> None:
+    report = await cluster_kill_loop(tmp_path, kills=25, seed=1, command=AGAIN)
+    assert_good(report)
+    counts = report.counts
+    assert counts["kills of nodes"] > 5 and counts["kills of writers"] > 5
+    assert counts["take-overs"] > 5 and counts["entries acknowledged"] > 1000
+
+
+async def test_loss_of_nodes_is_not_noticed_by_appends(tmp_path: Path) -> None:
+    report = await node_loss(tmp_path, seconds=1, rate=100, seed=1, command=AGAIN)
+    assert_good(report)
+    assert report.details["failed"] == report.details["lost"] == 0
+
+
+async def test_fight(tmp_path: Path) -> None:
+    report = await fight(tmp_path, kind="quorum", seconds=8, seed=2, command=AGAIN)
+    assert_good(report)
+    assert report.counts["take-overs"] > 10
+
+
+async def test_sleeping_writers(tmp_path: Path) -> None:
+    report = await paused(tmp_path, kind="quorum", times=4, seed=3, command=AGAIN)
+    assert_good(report)
+
+
+async def test_clean_exits(tmp_path: Path) -> None:
+    report = await clean_exit(tmp_path, kind="quorum", times=4, seed=0, command=AGAIN)
+    assert_good(report)
+
+
+def test_partitions(tmp_path: Path) -> None:
+    """In a process of its own: it has to enter a network before it has threads."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    argv = [sys.executable, "-m", "woodpecker.testing.faults", "partition", "--minutes", "0.5"]
+    done = subprocess.run(
+        [*argv, "--seed", "1", "--directory", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True, text=True, check=False, timeout=380,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        "acknowledge_one_copy",
+        "decide_too_early",
+        "vote_with_an_empty_disk",
+        "take_blocks_behind_the_fence",
+    ],
+)
+async def test_a_planted_bug_is_found(tmp_path: Path, mutant: str) -> None:
+    report = await cluster_kill_loop(tmp_path, kills=150, seed=1, command="", mutant=mutant)
+    assert not report.is_good
