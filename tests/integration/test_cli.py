@@ -191,7 +191,7 @@ def test_completion_knows_the_commands(env) -> None:
         "COMP_WORDS": "woodpecker lo",
         "COMP_CWORD": "1",
     }
-    assert _run(asked).stdout.split() == [b"log"]
+    assert _run(asked).stdout.split() == [b"log", b"logstore"]
 
 
 def test_reading_works_where_writing_does_not(env, tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ async def test_every_name_is_reported_sooner_or_later(tmp_path, monkeypatch):
     seen = Recorder()
     await live(tmp_path / "store", "object", seen)
     rare = {Event.WRITER_FAILED, Event.BACKGROUND_FAILED, Counter.BACKGROUND_ERRORS}
+    rare |= {Event.NODE_STOPPED, Event.NODE_LOST}  # of LogStore nodes whose disks fail
     assert {name for family in FAMILIES for name in family} - seen.seen == rare
 
 

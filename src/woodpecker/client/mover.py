@@ -166,6 +166,7 @@ class Mover:
         """
         pump = self._pump
         chain, stranded = pump.chain, pump.strand()
+        segment_id = chain.segment_id
         try:
             await chain.let_go()
             found = await self._recover()
@@ -178,7 +179,9 @@ class Mover:
             stranded.fail(pump.broken(error))
             raise
         stranded.settle(found.end, chain.timestamp_us)
-        pump.env.observer.event(Event.SEGMENT_RECOVERED, log=pump.name, end_seq=pump.visible)
+        pump.env.observer.event(
+            Event.SEGMENT_RECOVERED, log=pump.name, segment=segment_id, end_seq=chain.next_seq
+        )
         self._arm_age_timer()
 
     async def _recover(self) -> Recovered:

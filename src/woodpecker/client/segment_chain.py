@@ -67,6 +67,11 @@ class SegmentChain:
         return self._manifest.timestamp_us
 
     @property
+    def next_seq(self) -> int:
+        """Where the closed part ends, as last read."""
+        return self._manifest.next_seq
+
+    @property
     def current(self) -> SegmentWriter | None:
         """The open end, or None: a segment is opened when something waits."""
         return None if self._open is None else self._open.writer
@@ -91,6 +96,12 @@ class SegmentChain:
     def is_stuck(self) -> bool:
         """Whether the open segment can take no block any more."""
         return self._open is not None and self._open.writer.slots == 0
+
+    @property
+    def segment_id(self) -> int:
+        """Id of the open segment."""
+        assert self._open is not None
+        return self._open.segment.id
 
     @property
     def has_blocks(self) -> bool:

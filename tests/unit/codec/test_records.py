@@ -33,6 +33,7 @@ DECODERS: dict[str, Callable[..., Any]] = {
     "cursor": records.decode_cursor,
     "store": records.decode_store_marker,
     "node": records.decode_node,
+    "disk": records.decode_disk,
 }
 BARE = Manifest(name="x", log_id=LOG_ID, created_at_ms=1)
 
