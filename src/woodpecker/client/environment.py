@@ -76,7 +76,7 @@ class Environment:
     catalog: Catalog
     places: Places
     read_only: bool = False
-    has_rights: bool = True  # False: sealed data is read through nodes, none can be written from here
+    has_rights: bool = True  # False: sealed data is read through nodes, nothing is written
     is_closed: bool = False
     hub: Hub = field(default_factory=Hub)
     levels: Levels = field(init=False)
