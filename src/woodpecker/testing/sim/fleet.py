@@ -100,7 +100,8 @@ class Fleet:
         found, unknown = [], 0
         for member in segment.ensemble.members:
             node = next(node for node in self.nodes if node.name == member.node)
-            if node.serving is None or node.is_cursed:  # what it acknowledged it may have lost since
+            # what a cursed one acknowledged it may have lost since
+            if node.serving is None or node.is_cursed:
                 unknown += 1
             if node.serving is not None:
                 found.append(_blocks_on(node, log_id, segment.id))
