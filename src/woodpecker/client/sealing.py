@@ -64,14 +64,20 @@ async def seal_log(
             with env.observer.span(Span.SEAL, log=name, segment=segment.id):
                 await seal_segment(env, manifest, segment)
         except (NotFound, Conflict) as error:
-            if first_to_seal(await env.catalog.read(name, log_id=log_id)) != segment:
-                continue  # somebody else sealed or trimmed it meanwhile
+            if _needs(await env.catalog.read(name, log_id=log_id)) != _needs(manifest):
+                continue  # somebody else sealed it, or trimmed it or what is before it, meanwhile
             where = f"log {name!r} segment {segment.id}"
             raise Corrupt(
                 f"{where} cannot be sealed, what the manifest names is not there: {error}",
                 where=where,
             ) from error
         count += 1
+
+
+def _needs(manifest: Manifest) -> tuple[object, ...]:
+    """What sealing the next segment reads: itself, and where the register before it is found."""
+    first_unsealed = first_to_seal(manifest)
+    return first_unsealed, manifest.anchor, manifest.pages, manifest.register_key
 
 
 def first_to_seal(manifest: Manifest) -> Segment | None:

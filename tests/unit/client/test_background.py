@@ -20,6 +20,8 @@ from tests.unit.client.background_kit import (
     payload,
 )
 
+from woodpecker.client import retention as retention_jobs
+from woodpecker.client import sealing
 from woodpecker.client.background import BackgroundWorker
 from woodpecker.client.collect import collect_log
 from woodpecker.client.deletion import GRAVE_MS, delete_log
@@ -73,6 +75,27 @@ async def test_a_segment_closed_by_a_clock_far_ahead_is_sealed_all_the_same() ->
     await fill(log, 1)
     world.runtime.ahead_us = 0
     assert await seal_log(world.env(), NAME, settle_ms=120_000) == 1
+
+
+async def test_a_predecessor_trimmed_away_while_a_segment_is_sealed_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, log = await made(1)
+    await run(world.env())
+    await fill(log, 1, first=4)
+    write_sealed, tries = sealing.write_sealed, []
+
+    async def slow(env: Any, manifest: Manifest, segment: Any) -> Any:
+        tries.append(segment.id)
+        if len(tries) == 1:  # the register before it is in the sealed object that goes now
+            await log.trim(4)
+            await retention_jobs.drop_trimmed(world.env(), NAME)
+        return await write_sealed(env, manifest, segment)
+
+    monkeypatch.setattr(sealing, "write_sealed", slow)
+    assert await seal_log(world.env(), NAME) == 1
+    assert len(tries) == 2
+    await check_sound(world.env(), log, next_seq=8)
 
 
 async def test_a_sound_object_at_the_key_is_adopted_and_a_broken_one_replaced() -> None:
