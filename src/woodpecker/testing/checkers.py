@@ -368,7 +368,9 @@ def _check_trims(
     for op in done:
         if op.value > final.first:
             yield broken("order", f"{op}, but the log begins at {final.first}")
-        if op.value and op.ok_ns < log.newest_ns[min(op.value, log.end) - 1]:
+        if op.value > log.end:
+            yield broken("I5", f"{op}, but the log ends at {log.end}")
+        elif op.value and op.ok_ns < log.newest_ns[op.value - 1]:
             yield broken("order", f"{op} trimmed what was appended later")
     floors = _floors(done, [(op.call.at_ns, op.value, str(op)) for op in done])
     begun = [

@@ -204,8 +204,6 @@ class Fleet:
         handler = WatchedHandler(
             server, world.coverage, lambda kind, when: self.strike(node, kind, when)
         )
-        listening = world.network.serve(node.name, handler)
-        parts.push_async_callback(listening.close)
         parts.push_async_callback(session.stop)
         await session.register(
             boot=server.boot,
@@ -214,6 +212,8 @@ class Fleet:
             address=node.name,
             zone=node.zone,
         )
+        listening = world.network.serve(node.name, handler)
+        parts.push_async_callback(listening.close)
         session.start()
         keeper.start()
         node.serving = server

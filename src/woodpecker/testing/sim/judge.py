@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from woodpecker.client.client import Client
 from woodpecker.client.log import Log
 from woodpecker.core.ids import State
-from woodpecker.errors import LogEnded, NotFound, WoodpeckerError
+from woodpecker.errors import Conflict, LogEnded, NotFound, WoodpeckerError
 from woodpecker.testing.checkers import Final, check, check_after
 from woodpecker.testing.faults.leftovers import leftovers
 from woodpecker.testing.faults.payloads import item_of
@@ -108,8 +108,12 @@ class Judge:
         until_s = self._world.loop.time() + CLEAN_S
         while self._world.loop.time() < until_s:
             report = await client.run_background(state.name)
-            for error in report.errors.values():
+            trouble = [e for e in report.errors.values() if not isinstance(e, Conflict)]
+            for error in trouble:  # Conflict: another client works on the log as well
                 self._world.fail("I9", f"background work on {state.name}: {error}")
+            if len(report.errors) > len(trouble):
+                await asyncio.sleep(1.0)
+                continue
             log = await client.open_log(state.name)
             if State.CLOSED not in {s.state for s in (await log.describe()).segments}:
                 return
@@ -121,6 +125,8 @@ class Judge:
     async def judge(self, followers: Sequence[Machine]) -> None:
         """Followers reach the tail and end; then the books are compared."""
         async with self._client() as client:
+            for state in [*self._stage.logs.values()]:
+                await self._notice_rebirth(client, state)
             for state in self._stage.logs.values():
                 await self._await_followers(client, state)
             for machine in followers:
@@ -136,6 +142,14 @@ class Judge:
                 await self._judge_log(client, state)
             for state in self._stage.graveyard:
                 self._judge_dead(state)
+
+    async def _notice_rebirth(self, client: Client, state: LogState) -> None:
+        """A sleeper who was about to delete the log by its name has deleted the one that has it now."""
+        if not self._stage.plan.deletes:
+            return
+        made = await client.create_log(state.name, exist_ok=True, **self._stage.plan.options)
+        if made.log_id != state.log_id:
+            self._stage.renew(state.name, made.log_id)
 
     async def _await_followers(self, client: Client, state: LogState) -> None:
         """Every cursor of a follower that lives gets to the tail."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from woodpecker.errors import WoodpeckerError
 from woodpecker.metadata.node_records import NodeRecords
 from woodpecker.rpc.memory import Conditions
 from woodpecker.testing.sim.fleet import Fleet, SimNode
-from woodpecker.testing.sim.weather import Fault
+from woodpecker.testing.sim.weather import DESTROYING, Fault
 from woodpecker.testing.sim.world import World
 
 NODE_STRIKES = (
@@ -30,7 +30,6 @@ NODE_STRIKES = (
     Fault.NET_SLOW,
     Fault.NET_LOSSY,
 )
-DESTROYING = (Fault.NODE_LOST, Fault.NODE_FLIPPED, Fault.NODE_SET_BACK)
 MESSAGES = ("Append", "Append", "Append", "Fence", "Repair", "Read", "Advance", "Tell", "Upload")
 
 
@@ -38,11 +37,17 @@ class NodeNemesis:
     """See the module; one strike per call. Everything ends with ``stop``.
 
     Args:
-        run: starts a task of the world (an administrator's).
+        strikes: those there will be. run: starts a task of the world (an administrator's).
     """
 
     def __init__(
-        self, world: World, fleet: Fleet, rng: random.Random, run: Callable[..., object]
+        self,
+        world: World,
+        fleet: Fleet,
+        rng: random.Random,
+        *,
+        strikes: Sequence[Fault],
+        run: Callable[..., object],
     ) -> None:
         self._world = world
         self._fleet = fleet
@@ -50,6 +55,8 @@ class NodeNemesis:
         self._run = run
         self._trap: tuple[str, str] | None = None
         self._stopped: dict[str, SimNode] = {}
+        # a lost disk and a torn journal elsewhere together are more than the protocol survives alone
+        self._has_curse = any(fault in DESTROYING for fault in strikes)
         self._cuts: set[tuple[str, str]] = set()
         fleet.strike = self.spring
 
@@ -94,7 +101,7 @@ class NodeNemesis:
         if self._trap == (kind, when) and node.name not in self._stopped:
             self._trap = None
             self._world.inject(Fault.NODE_AT_MESSAGE, node.name, f"{when} {kind}")
-            self._down(node, power=self._rng.random() < 0.5)
+            self._down(node, power=not self._has_curse and self._rng.random() < 0.5)
 
     # --- nodes ---
 

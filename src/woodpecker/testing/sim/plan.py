@@ -10,7 +10,14 @@ import random
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from woodpecker.testing.sim.weather import OBJECT_FAULTS, RECORD_FAULTS, Fault, Weather
+from woodpecker.testing.sim.weather import (
+    DESTROYING,
+    OBJECT_FAULTS,
+    RECORD_FAULTS,
+    TEARING,
+    Fault,
+    Weather,
+)
 
 STRIKES = (
     Fault.KILLED,
@@ -124,7 +131,9 @@ def _on_nodes(plan: Plan, rng: random.Random) -> None:
     plan.options["mode"] = "quorum"
     plan.options["replicas"] = 5 if plan.nodes == 5 and rng.random() < 0.5 else 3
     if rng.random() < 0.85:
-        plan.node_strikes = tuple(fault for fault in NODE_STRIKES if rng.random() < 0.4)
+        left_out = TEARING if rng.random() < 0.5 else DESTROYING  # never both: see the nemesis
+        possible = [fault for fault in NODE_STRIKES if fault not in left_out]
+        plan.node_strikes = tuple(fault for fault in possible if rng.random() < 0.4)
     plan.disk_bytes = rng.choice((24 << 20, 256 << 20, 256 << 20))
     plan.net_ms = rng.choice(((0.05, 1.0), (0.5, 10.0), (5.0, 60.0)))
     plan.sync_ms = rng.choice(((0.05, 0.5), (1.0, 10.0)))

@@ -154,7 +154,9 @@ class Show:
         )
         world.witness.copies_of = self._fleet.copies_of
         rng = random.Random(f"{world.seed} node nemesis")
-        self._node_nemesis = NodeNemesis(world, self._fleet, rng, self._do)
+        self._node_nemesis = NodeNemesis(
+            world, self._fleet, rng, strikes=plan.node_strikes, run=self._do
+        )
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         """A task of the world."""

@@ -67,6 +67,8 @@ WRITE_FAULTS = (
     Fault.LATE,
     Fault.SLOW,
 )
+TEARING = (Fault.NODE_POWER, Fault.NODES_ALL_DOWN, Fault.DISK_ERROR)  # may tear a journal's end
+DESTROYING = (Fault.NODE_LOST, Fault.NODE_FLIPPED, Fault.NODE_SET_BACK)  # lose what was synced
 READ_FAULTS = (Fault.READ_FAILED, Fault.SLOW)
 OBJECT_FAULTS = (*WRITE_FAULTS, Fault.REPEATED, Fault.READ_FAILED, Fault.PARTIAL)
 RECORD_FAULTS = (*WRITE_FAULTS, Fault.READ_FAILED, Fault.WATCH_LATE, Fault.WATCH_EARLY)
