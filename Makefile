@@ -52,14 +52,20 @@ kill: $(DEV)
 	@$(FAULTS) kill --store file --kills $(KILLS)
 	@$(FAULTS) kill --store directory --kills $(KILLS)
 	@$(FAULTS) kill --store object --kills $(KILLS)
+	@$(FAULTS) kill --store quorum --kills $(KILLS)
+	@$(FAULTS) node-loss
 	@$(FAULTS) fight --store file
 	@$(FAULTS) fight --store object
+	@$(FAULTS) fight --store quorum
 	@$(FAULTS) paused --store file
 	@$(FAULTS) paused --store object
+	@$(FAULTS) paused --store quorum
 	@$(FAULTS) outage --of store
 	@$(FAULTS) outage --of etcd
 	@$(FAULTS) exit --store file
 	@$(FAULTS) exit --store object
+	@$(FAULTS) exit --store quorum
+	@$(FAULTS) partition --minutes 10 || test $$? = 3  # 3: not possible here, and it said why
 
 check: $(DEV)
 	@$(BIN)/ruff check .

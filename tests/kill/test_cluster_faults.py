@@ -21,33 +21,34 @@ pytestmark = [pytest.mark.kill_short, pytest.mark.timeout(400)]
 
 
 async def test_kills_of_nodes_and_writers(tmp_path: Path) -> None:
-    report = await cluster_kill_loop(tmp_path, kills=25, seed=1, command=AGAIN)
+    report = await cluster_kill_loop(tmp_path, kills=12, seed=1, command=AGAIN)
     assert_good(report)
     counts = report.counts
-    assert counts["kills of nodes"] > 5 and counts["kills of writers"] > 5
-    assert counts["take-overs"] > 5 and counts["entries acknowledged"] > 1000
+    assert counts["kills of nodes"] > 0 and counts["kills of writers"] > 0
+    assert counts["take-overs"] > 1 and counts["entries acknowledged"] > 1000
 
 
-async def test_loss_of_nodes_is_not_noticed_by_appends(tmp_path: Path) -> None:
+async def test_no_append_fails_when_nodes_are_lost(tmp_path: Path) -> None:
     report = await node_loss(tmp_path, seconds=1, rate=100, seed=1, command=AGAIN)
     assert_good(report)
     assert report.details["failed"] == report.details["lost"] == 0
+    assert report.counts["kills of nodes"] == 7
 
 
 async def test_fight(tmp_path: Path) -> None:
     report = await fight(tmp_path, kind="quorum", seconds=8, seed=2, command=AGAIN)
     assert_good(report)
-    assert report.counts["take-overs"] > 10
+    assert report.counts["take-overs"] > 2
 
 
 async def test_sleeping_writers(tmp_path: Path) -> None:
-    report = await paused(tmp_path, kind="quorum", times=4, seed=3, command=AGAIN)
-    assert_good(report)
+    assert_good(await paused(tmp_path, kind="quorum", times=4, seed=3, command=AGAIN))
 
 
 async def test_clean_exits(tmp_path: Path) -> None:
-    report = await clean_exit(tmp_path, kind="quorum", times=4, seed=0, command=AGAIN)
+    report = await clean_exit(tmp_path, kind="quorum", times=2, seed=0, command=AGAIN)
     assert_good(report)
+    assert report.counts["entries found"] == 2
 
 
 def test_partitions(tmp_path: Path) -> None:
@@ -55,24 +56,37 @@ def test_partitions(tmp_path: Path) -> None:
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    argv = [sys.executable, "-m", "woodpecker.testing.faults", "partition", "--minutes", "0.5"]
+    argv = [sys.executable, "-m", "woodpecker.testing.faults", "partition", "--minutes", "0.3"]
     done = subprocess.run(
         [*argv, "--seed", "1", "--directory", str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         capture_output=True, text=True, check=False, timeout=380,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "network: " in done.stdout and "all invariants hold" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "mutant",
-    [
-        "acknowledge_one_copy",
-        "decide_too_early",
-        "vote_with_an_empty_disk",
-        "take_blocks_behind_the_fence",
-    ],
-)
-async def test_a_planted_bug_is_found(tmp_path: Path, mutant: str) -> None:
-    report = await cluster_kill_loop(tmp_path, kills=150, seed=1, command="", mutant=mutant)
-    assert not report.is_good
+# Bugs planted in writers and in nodes, each with what shows it; the others than the first two take minutes.
+BUGS = [
+    pytest.param("forget_fences", "slept through", 12),
+    pytest.param("acknowledge_one_copy", "handed over", 20),
+    pytest.param("decide_too_early", "handed over", 30, marks=pytest.mark.slow),
+    pytest.param(
+        "vote_with_an_empty_disk", "disk lost, another behind", 12, marks=pytest.mark.slow
+    ),
+]
+
+
+@pytest.mark.parametrize(("mutant", "strike", "kills"), BUGS)
+async def test_a_planted_bug_is_found(tmp_path: Path, mutant: str, strike: str, kills: int) -> None:
+    report = await cluster_kill_loop(
+        tmp_path, kills=kills, seed=1, command="", only=[strike], mutant=mutant
+    )
+    assert {"I1", "I4"} & {violation.rule for violation in report.violations}, str(report)
+
+
+@pytest.mark.slow
+async def test_a_node_that_takes_blocks_behind_its_fence_is_found(tmp_path: Path) -> None:
+    bug = "take_blocks_behind_the_fence"
+    report = await fight(tmp_path, kind="quorum", seconds=20, seed=1, command="", mutant=bug)
+    assert {"I1", "I4"} & {violation.rule for violation in report.violations}, str(report)

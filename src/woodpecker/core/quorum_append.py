@@ -12,7 +12,8 @@ new state and what the driver is to do. Rules:
   manifest is read. CLOSED or SEALED at E: what is up to E is in the log, the rest never will be. OPEN
   and mine: that one member is lost (a person fenced it), the writer goes on. Anything else: fenced,
   outcome unknown. Acknowledgements that arrive meanwhile still count: the fence covers sets of A.
-- With fewer than A members left that can take blocks, nothing can ever be confirmed again.
+- With fewer than A members left that can take blocks, nothing can ever be confirmed again (``can_confirm``).
+  The driver then closes the segment as a stranger would, while what was sent waits for its time-out.
 """
 
 from __future__ import annotations
@@ -167,8 +168,6 @@ def _lost(
     if has_forgotten:  # else a block could be confirmed that is on fewer than A disks
         acked = pipeline.acked
         pipeline = replace(pipeline, acked=(*acked[:member], NO_BLOCK, *acked[member + 1 :]))
-    if pipeline.sent > pipeline.lac and not can_confirm(pipeline, pipeline.sent):
-        return _fail(pipeline, fenced=False)
     return pipeline, ()
 
 

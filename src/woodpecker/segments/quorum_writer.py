@@ -148,6 +148,8 @@ class QuorumSegmentWriter:
             return 0 if self._is_doomed() else 1
         window = PRESSED_WINDOW_BYTES if self._is_pressed() else WINDOW_BYTES
         has_room = self._open_bytes + self.cut_bytes <= window and count < WINDOW_BLOCKS
+        if pipeline.lost and self._is_doomed():
+            return count
         return count + 1 if has_room else count
 
     @property

@@ -43,6 +43,24 @@ async def test_two_of_two_lose_one_and_the_third_is_back():
 
 
 @on_virtual_time
+async def test_one_of_two_comes_back_with_an_empty_disk():
+    async with a_site(3) as site:
+        writer = await site.writer()
+        await writer.append(b"a")
+        await on_two(site)
+        site.cluster.node(3).crash()
+        waiting = [writer.submit(b"%d" % number) for number in range(5)]
+        site.cluster.node(2).start()
+        site.cluster.node(3).wipe()
+        site.cluster.node(3).start()
+        async with asyncio.timeout(40):
+            assert await asyncio.gather(*waiting) == [1, 2, 3, 4, 5]
+            await writer.append(b"z")
+        await writer.close()
+        assert await site.entries() == [b"a", b"0", b"1", b"2", b"3", b"4", b"z"]
+
+
+@on_virtual_time
 async def test_what_no_member_has_is_packed_anew_with_its_seqs():
     async with a_site(4) as site:
         writer = await site.writer()

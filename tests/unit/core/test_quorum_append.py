@@ -15,6 +15,7 @@ from woodpecker.core.quorum_append import (
     Send,
     Stopped,
     Submit,
+    TimedOut,
     can_confirm,
     start,
     step,
@@ -67,12 +68,14 @@ def test_what_was_confirmed_stays_so_whoever_forgets():
     assert (pipeline.lac, pipeline.has_ended, effects) == (0, False, [])
 
 
-def test_a_second_loss_ends_what_is_under_way():
+def test_after_a_second_loss_what_is_under_way_waits_for_other_means_or_its_time_out():
     pipeline, effects = after(
         Submit(number=0), Lost(member=0, has_forgotten=True), Lost(member=2, has_forgotten=True)
     )
-    assert effects == [Fail(first=0, fenced=False)]
-    assert pipeline.has_ended
+    assert (pipeline.has_ended, effects) == (False, [])
+    assert not can_confirm(pipeline, 0)
+    pipeline, ended = step(pipeline, TimedOut())
+    assert ended == (Fail(first=0, fenced=False),)
 
 
 def test_an_idle_pipeline_outlives_its_quorum_and_can_be_closed():

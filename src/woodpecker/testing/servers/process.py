@@ -20,7 +20,7 @@ import aiohttp
 from woodpecker.errors import NotFound, Unavailable
 
 STOP_TIMEOUT_S = 10.0
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 POLL_S = 0.02
 
 LAUNCH = Path(__file__).with_name("launch.py")
