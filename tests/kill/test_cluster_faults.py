@@ -66,10 +66,10 @@ def test_partitions(tmp_path: Path) -> None:
     assert "network: " in done.stdout and "all invariants hold" in done.stdout
 
 
-# Bugs planted in writers and in nodes, each with what shows it; the others than the first two take minutes.
+# Bugs planted in writers and in nodes, each with what shows it; those but the first take minutes.
 BUGS = [
     pytest.param("forget_fences", "slept through", 12),
-    pytest.param("acknowledge_one_copy", "handed over", 20),
+    pytest.param("acknowledge_one_copy", "handed over", 20, marks=pytest.mark.slow),
     pytest.param("decide_too_early", "handed over", 30, marks=pytest.mark.slow),
     pytest.param(
         "vote_with_an_empty_disk", "disk lost, another behind", 12, marks=pytest.mark.slow

@@ -49,7 +49,7 @@ async def node_loss(
 
 async def _phases(run: Arena, nodes: Nodes, load: Load, seconds: float) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    await asyncio.sleep(1.0)  # the first appends open a segment
+    await _await_three(nodes, facts, "begin")
     await _quiet(load, "all three nodes", seconds)
     (one,) = nodes.some(1)
     load.phase("one killed")
@@ -59,25 +59,33 @@ async def _phases(run: Arena, nodes: Nodes, load: Load, seconds: float) -> dict[
     load.phase("it comes back")
     one.spawn()
     await nodes.heal()
+    await _await_three(nodes, facts, "one killed")
     await asyncio.sleep(seconds)
     await _must_not_fail(run, load)
     for count, word in ((2, "two"), (3, "all three")):
         facts |= await _quorum_lost(run, nodes, load, count, word)
+        await _await_three(nodes, facts, f"{word} killed")
         await _quiet(load, f"after {word} were killed", seconds)
     load.phase("one loses its disk")
     (one,) = nodes.some(1)
     await nodes.kill(one)
-    nodes.lost_disk()
     one.lose_disk()
+    run.report.counts["disks lost"] += 1
     one.spawn()
     await nodes.heal()
-    began_s = time.monotonic()
-    async with asyncio.timeout(WHOLE_S):
-        await nodes.await_whole()
-    facts["disk lost: three copies again after s"] = round(time.monotonic() - began_s, 3)
+    await _await_three(nodes, facts, "disk lost")
     await _must_not_fail(run, load)
     await _quiet(load, "at the end", seconds)
     return facts
+
+
+async def _await_three(nodes: Nodes, facts: dict[str, Any], what: str) -> None:
+    """Three members again, and no unsealed segment that lacks one. All nodes are there."""
+    began_s = time.monotonic()
+    async with asyncio.timeout(WHOLE_S):
+        while not await nodes.is_whole(members=3):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    facts[f"{what}: three copies again after s"] = round(time.monotonic() - began_s, 3)
 
 
 async def _quiet(load: Load, phase: str, seconds: float) -> None:

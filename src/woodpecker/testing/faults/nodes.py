@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import woodpecker as wp
 from woodpecker.app import cluster_of
 from woodpecker.core.ids import State
+from woodpecker.core.manifest import Member, Segment
 from woodpecker.metadata.node_records import NodeRecords
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.testing.faults.arena import Arena
@@ -173,21 +174,27 @@ class Nodes:
         """Some time passes."""
         await asyncio.sleep(self.rng.uniform(*DOWN_S))
 
-    async def is_whole(self) -> bool:
-        """Whether every member of an unsealed segment is the incarnation that its node is now."""
+    async def is_whole(self, *, members: int = 0) -> bool:
+        """Whether every member of an unsealed segment is the incarnation that its node is now.
+
+        Args:
+            members: that the open segment must have; 0: any number will do.
+        """
         async with self.run.client() as client:
             store = cluster_of(client).metadata
             assert store is not None
             records = [found.record for found in await NodeRecords(store, SystemRuntime()).all()]
             current = {record.node: record.incarnation for record in records}
-            env = client.environment
-            manifest = await env.catalog.read(self.run.log)
-            for segment in manifest.segments:
-                if segment.ensemble is None or segment.state is State.SEALED:
-                    continue
-                if any(m.incarnation != current.get(m.node) for m in segment.ensemble.members):
-                    return False
-        return True
+            manifest = await client.environment.catalog.read(self.run.log)
+        opened = manifest.open_segment
+        if members and (opened is None or len(_members(opened)) < members):
+            return False
+        return all(
+            member.incarnation == current.get(member.node)
+            for segment in manifest.segments
+            if segment.state is not State.SEALED
+            for member in _members(segment)
+        )
 
     def lost_disk(self) -> None:
         """From now on, until all copies are there again, nobody is killed."""
@@ -202,6 +209,10 @@ class Nodes:
         if not self._is_whole and waited_s > REDUNDANT_S:
             self.run.report.fail("I7", f"copies are missing {waited_s:.0f} s after a disk was lost")
             self._is_whole = True
+
+
+def _members(segment: Segment) -> tuple[Member, ...]:
+    return () if segment.ensemble is None else segment.ensemble.members
 
 
 # --- the strikes -----------------------------------------------------------------------------------------
@@ -274,9 +285,12 @@ async def _handed_over(nodes: Nodes) -> None:
     What only those have that sleep now must not have been promised, or the next one has to wait for them.
     """
     how = nodes.rng.choice(("paused", "stopped") if nodes.is_fragile else AWAY)
-    await nodes.load_without(how, nodes.some(nodes.rng.randint(1, 2)))
-    asleep = nodes.pause(*nodes.some(nodes.rng.randint(1, 2)))
-    await asyncio.gather(asleep, nodes.lives.next_writer())
+    away = nodes.some(nodes.rng.choice((1, 2, 2)))
+    asleep = [node for node in nodes.all if node not in away]
+    if nodes.rng.random() < 0.5:
+        asleep = nodes.some(nodes.rng.randint(1, 2))
+    await nodes.load_without(how, away)
+    await asyncio.gather(nodes.pause(*asleep), nodes.lives.next_writer())
 
 
 async def _disk_lost_behind(nodes: Nodes) -> None:
