@@ -37,7 +37,8 @@ class SimNode:
     """One node for ever: its name is its address too.
 
     Attributes:
-        machine: its process now, or the last one. serving: while it does. snapshot: of its disk.
+        machine: its process now, or the last one. serving: while it does. snapshot: of its disk,
+            and how many lives it had had then.
     """
 
     name: str
@@ -47,7 +48,7 @@ class SimNode:
     lives: int = 0
     machine: Machine | None = None
     serving: Node | None = None
-    snapshot: tuple[dict[int, bytearray], dict[str, bytes]] | None = None
+    snapshot: tuple[int, dict[int, bytearray], dict[str, bytes]] | None = None
 
     @property
     def is_down(self) -> bool:

@@ -115,7 +115,8 @@ class NodeNemesis:
         return self._rng.choice(alive) if alive else None
 
     def _on_node(self, fault: Fault, node: SimNode) -> None:
-        self._world.inject(fault, node.name)
+        if fault is not Fault.NODE_SET_BACK:  # which takes three strikes
+            self._world.inject(fault, node.name)
         match fault:
             case Fault.NODE_KILLED | Fault.NODE_POWER:
                 self._down(node, power=fault is Fault.NODE_POWER)
@@ -171,13 +172,20 @@ class NodeNemesis:
                 return
 
     def _set_back(self, node: SimNode) -> None:
-        """A copy of the disk is made now; the next time, it is put in the disk's place."""
+        """A copy of the disk is made now; later it is put in the disk's place.
+
+        Only once the node was started again in between: else nobody can tell (see docs/protocol.md).
+        """
         disk = node.disk
         if node.snapshot is None:
-            node.snapshot = {n: bytearray(d) for n, d in disk.journal.items()}, dict(disk.small)
+            copied = {number: bytearray(data) for number, data in disk.journal.items()}
+            node.snapshot = node.lives, copied, dict(disk.small)
             return
+        lives, journal, small = node.snapshot
         self._down(node, power=True)
-        journal, small = node.snapshot
+        if node.lives == lives:
+            return
+        self._world.inject(Fault.NODE_SET_BACK, node.name)
         disk.wipe()
         disk.journal.update({n: bytearray(d) for n, d in journal.items()})
         disk.small.update(small)
