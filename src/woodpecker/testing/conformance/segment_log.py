@@ -69,6 +69,12 @@ class FakeLog:
         writer.begin(segment)
         return OpenSegment(log=self, writer=writer, segment_id=segment.id)
 
+    def take_over(self) -> None:
+        """Step 1 of a take-over, before anything is fenced: the CAS that raises the epoch."""
+        self.epoch += 1
+        token = f"{self.epoch:032x}"
+        self.manifest = replace(self.manifest, epoch=self.epoch, token=token)
+
     def put(self, segment: Segment) -> None:
         """Add or replace a segment in the manifest."""
         others = [other for other in self.manifest.segments if other.id != segment.id]

@@ -322,7 +322,7 @@ class SegmentStoreSuite:
         segment = await log.open(store)
         await segment.append(b"kept")
         end = segment.end
-        log.epoch = 2
+        log.take_over()
         found = await other.recover(log.ref(), token=TAKER)
         assert found.end == end
         ref = log.close(end)
@@ -342,7 +342,7 @@ class SegmentStoreSuite:
             begun = asyncio.Event()
             writing = asyncio.create_task(write_until_failure(segment, begun, 5 + attempt))
             await asyncio.wait_for(begun.wait(), PATIENCE_S)
-            log.epoch += 1
+            log.take_over()
             found = await other.recover(log.ref(), token=TAKER)
             assert found.end is not None
             ref = log.close(found.end)
@@ -384,6 +384,7 @@ class SegmentStoreSuite:
     ) -> None:
         segment = await log.open(store)
         await segment.append(b"a", b"b")
+        log.take_over()
         found = await other.salvage(log.ref(), token=TAKER)
         assert found.end is not None
         assert found.end == segment.end
