@@ -14,6 +14,9 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
 
 import woodpecker as wp
 from woodpecker.app import cluster_of
@@ -32,6 +35,7 @@ LOAD_S = (0.3, 1.8)
 AWAY = ("paused", "killed", "stopped")
 REDUNDANT_S = 120.0
 READY_S = 60.0
+EMPTY_S = 60.0
 STRANGE = re.compile(r"Traceback|never retrieved|never awaited|was destroyed|CRITICAL|Exception in")
 SHOWN_CHARS = 1500
 
@@ -105,14 +109,30 @@ class Nodes:
             await asyncio.sleep(0.2)
 
     async def end(self) -> None:
-        """Stop all in good order, and look at what they wrote down."""
+        """The log is at rest: nodes let go of it. Then stop them, and look at what they wrote down."""
         for node in self.all:
+            await self._must_be_empty(node)
             await self.stop(node)
             text = node.log_file.read_text(errors="replace")
             found = STRANGE.search(text)
             if found:
                 at = max(0, found.start() - 200)
                 self.run.report.fail("errors", f"{node.name}: {text[at : at + SHOWN_CHARS]}")
+
+    async def _must_be_empty(self, node: LogStoreNode) -> None:
+        """Nothing unsealed, nothing queued, nobody unanswered."""
+        until = time.monotonic() + EMPTY_S
+        left: dict[str, Any] = {"status": "none"}
+        while left and time.monotonic() < until:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                status = await node.status()
+                waiting = {name: status[name] for name in ("unsealed", "queue", "readers")}
+                waiting["readers"] = status["readers"]["waiting"]
+                waiting["unanswered"] = status["unanswered_bytes"]
+                left = {name: what for name, what in waiting.items() if _is_left(what)}
+            await asyncio.sleep(0.1)
+        if left:
+            self.run.report.fail("I8", f"{node.name} still holds, with everything sealed: {left}")
 
     # --- what strikes are made of ---
 
@@ -209,6 +229,10 @@ class Nodes:
         if not self._is_whole and waited_s > REDUNDANT_S:
             self.run.report.fail("I7", f"copies are missing {waited_s:.0f} s after a disk was lost")
             self._is_whole = True
+
+
+def _is_left(what: Any) -> bool:
+    return any(what.values()) if isinstance(what, dict) else bool(what)
 
 
 def _members(segment: Segment) -> tuple[Member, ...]:
