@@ -176,6 +176,7 @@ def prepare_process() -> None:
 
 def run_some(seeds: Sequence[int], kind: str, mutant: str) -> list[Result]:
     """A few seeds in this process."""
-    gc.freeze()  # what is loaded stays: collections between seeds need not look at it
+    if not gc.get_freeze_count():  # once: what is loaded stays, collections need not look at it;
+        gc.freeze()  # frozen again and again, what a seed left behind would stay for ever
     with planted(mutant):
         return [run_seed(seed, kind=kind) for seed in seeds]
