@@ -38,7 +38,7 @@ class SimNode:
 
     Attributes:
         machine: its process now, or the last one. serving: while it does. snapshot: of its disk,
-            and how many lives it had had then.
+            and in how many lives it had served then.
     """
 
     name: str
@@ -46,6 +46,7 @@ class SimNode:
     zone: str = ""
     is_cursed: bool = False
     lives: int = 0
+    served: int = 0  # lives in which it was registered
     machine: Machine | None = None
     serving: Node | None = None
     snapshot: tuple[int, dict[int, bytearray], dict[str, bytes]] | None = None
@@ -218,6 +219,7 @@ class Fleet:
         session.start()
         keeper.start()
         node.serving = server
+        node.served += 1
         world.coverage["node starts"] += 1
         if server.lost:
             world.coverage["node lost its incarnation"] += 1

@@ -179,12 +179,12 @@ class NodeNemesis:
         disk = node.disk
         if node.snapshot is None:
             copied = {number: bytearray(data) for number, data in disk.journal.items()}
-            node.snapshot = node.lives, copied, dict(disk.small)
+            node.snapshot = node.served, copied, dict(disk.small)
             return
-        lives, journal, small = node.snapshot
+        served, journal, small = node.snapshot
         self._down(node, power=True)
-        if node.lives == lives:
-            return
+        if node.served == served:
+            return  # no later start of it has been registered yet
         self._world.inject(Fault.NODE_SET_BACK, node.name)
         disk.wipe()
         disk.journal.update({n: bytearray(d) for n, d in journal.items()})

@@ -30,7 +30,8 @@ from woodpecker.testing.virtual import Hang
 
 REST_S = 2_000.0  # virtual: whoever lives must have come to its end by then
 MAX_MACHINES = 20
-MAX_REQUESTS = 4_000  # then the faults end: a seed must not cost minutes
+MAX_REQUESTS = 4_000  # then the faults end: a seed must not cost minutes,
+MAX_ROLLS = 120  # ... and manifests must not get long
 
 
 @dataclass(slots=True, kw_only=True)
@@ -218,8 +219,10 @@ class Show:
             await asyncio.gather(storm, return_exceptions=True)
 
     def _goes_on(self, until_s: float) -> bool:
-        is_time = self._loop.time() < until_s and self._world.requests < MAX_REQUESTS
-        return is_time and not all(machine.has_ended for machine in self._working())
+        world = self._world
+        is_time = self._loop.time() < until_s and world.requests < MAX_REQUESTS
+        is_short = world.coverage["manifest: rolled"] < MAX_ROLLS
+        return is_time and is_short and not all(machine.has_ended for machine in self._working())
 
     def _heal(self) -> None:
         self._world.say("world", "heals")
