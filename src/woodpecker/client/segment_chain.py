@@ -428,6 +428,7 @@ class SegmentChain:
             await asyncio.gather(asyncio.shield(under_way), return_exceptions=True)
         if self._owner_read is under_way:
             self._owner_read = self._env.runtime.spawn(self._owns(), "still_owner")
+            self._owner_read.add_done_callback(_look_at_error)
         assert self._owner_read is not None
         return await asyncio.shield(self._owner_read)
 
@@ -451,3 +452,9 @@ class SegmentChain:
                 if segment.id == segment_id:
                     return segment
         return None
+
+
+def _look_at_error(task: asyncio.Task[bool]) -> None:
+    """Those who asked may have given up since: then nobody else takes it."""
+    if not task.cancelled():
+        task.exception()

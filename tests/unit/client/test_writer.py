@@ -516,6 +516,24 @@ async def test_still_owner_shares_reads_but_never_one_begun_before_the_call():
 
 
 @on_virtual_time
+async def test_nobody_is_shouted_at_when_a_question_fails_that_was_given_up():
+    """Simulator, seed 139 of kind object with a planted bug."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+    async with a_world() as world, await world.writer() as writer:
+        faults = world.site().on_metadata
+        faults.script("read", Fault.UNAVAILABLE)
+        faults.max_delay_ms = 1_000
+        asked = asyncio.create_task(writer.still_owner())
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.sleep(10)
+        assert faults.injected[Fault.UNAVAILABLE] == 1
+        assert await writer.still_owner() is True
+    assert complaints == []
+
+
+@on_virtual_time
 async def test_end_is_durable_and_idempotent():
     async with a_world() as world:
         async with await world.writer() as writer:
