@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from woodpecker.client.entry import NO_TIME, Entry
+from woodpecker.codec.columns import Headers
 from woodpecker.core.batcher import BatchMark, Draft, HeaderList
 from woodpecker.core.ids import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES
 from woodpecker.core.register import Control
@@ -360,3 +362,31 @@ def as_payload(value: object) -> bytes:
             f"payload of {len(value)} bytes: at most {MAX_PAYLOAD_BYTES} (64 MiB) are allowed"
         )
     return value
+
+
+def columns_of(
+    entries: Iterable[bytes | bytearray | memoryview | Entry],
+) -> tuple[list[bytes], int, list[Headers] | None, list[int | None] | None]:
+    """Payloads, their size, headers and timestamps; for plain bytes no Python code runs per entry."""
+    if isinstance(entries, bytes | bytearray | memoryview | str | Entry):
+        raise InvalidRequest("append_many takes a list of payloads, not one payload")
+    if not isinstance(entries, list | tuple):
+        entries = list(entries)
+    kinds = set(map(type, entries))
+    if kinds <= {bytes}:
+        size = sum(map(len, entries))
+        if size <= MAX_PAYLOAD_BYTES or max(map(len, entries)) <= MAX_PAYLOAD_BYTES:
+            return list(entries), size, None, None
+    if Entry not in kinds:
+        payloads = [as_payload(payload) for payload in entries]
+        return payloads, sum(map(len, payloads)), None, None
+    items = [entry if isinstance(entry, Entry) else Entry(entry) for entry in entries]
+    headers = [item.headers for item in items]
+    stamps = [None if item.timestamp_us == NO_TIME else item.timestamp_us for item in items]
+    payloads = [as_payload(item.payload) for item in items]
+    return (
+        payloads,
+        sum(map(len, payloads)),
+        headers if any(headers) else None,
+        stamps if any(stamp is not None for stamp in stamps) else None,
+    )

@@ -14,14 +14,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from woodpecker.client.entry import NO_TIME, Entry, HeaderInput, as_headers
+from woodpecker.client.entry import Entry, HeaderInput, as_headers
 from woodpecker.client.environment import Environment
 from woodpecker.client.pump import Pump
-from woodpecker.client.queue import ENTRY_OVERHEAD_BYTES, Result, as_payload, cost_of
+from woodpecker.client.queue import ENTRY_OVERHEAD_BYTES, Result, as_payload, columns_of, cost_of
 from woodpecker.client.takeover import TakenOver
 from woodpecker.codec.columns import MAX_CALLER_COLUMN_BYTES, Headers
 from woodpecker.core.batcher import BatchMark
-from woodpecker.core.ids import MAX_PAYLOAD_BYTES
 from woodpecker.core.outcomes import Known, judge
 from woodpecker.core.register import Control, DropProducer, EndLog
 from woodpecker.errors import (
@@ -181,7 +180,7 @@ class LogWriter:
             Their seqs.
         Raises, Cancellation: as ``append``; Conflict too for a gap, an older epoch, an unknown producer.
         """
-        payloads, size, headers, stamps = _columns(entries)
+        payloads, size, headers, stamps = columns_of(entries)
         mark = self._mark(len(payloads), sequence, producer, producer_epoch, column)
         cost = cost_of(size, len(payloads), headers)
         if not self._pump.room.is_open(cost):
@@ -190,6 +189,21 @@ class LogWriter:
         result = await future
         assert isinstance(result, range)
         return result
+
+    def submit_many(
+        self, entries: Iterable[Payload | Entry], *, column: bytes = b""
+    ) -> asyncio.Future[Any]:
+        """As ``append_many``, put in the queue at once; the future gives the range once durable.
+
+        The entries get the seqs from ``next_seq`` on, as it was before the call.
+        Raises: Overloaded: the queue is full; await ``ready()``. Others as ``append_many``.
+        Cancellation of the future: the entries may still become durable.
+        """
+        payloads, size, headers, stamps = columns_of(entries)
+        mark = self._mark(len(payloads), None, None, None, column)
+        if self._pump.room.is_crowded and self._pump.shut is None:  # nobody overtakes who waits
+            raise self._queue.overloaded(cost_of(size, len(payloads), headers))
+        return self._submit_many(payloads, size, headers, stamps, None, mark)
 
     def _submit_many(
         self,
@@ -462,31 +476,3 @@ class LogWriter:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-def _columns(
-    entries: Iterable[Payload | Entry],
-) -> tuple[list[bytes], int, list[Headers] | None, list[int | None] | None]:
-    """Payloads, their size, headers and timestamps; for plain bytes no Python code runs per entry."""
-    if isinstance(entries, bytes | bytearray | memoryview | str | Entry):
-        raise InvalidRequest("append_many takes a list of payloads, not one payload")
-    if not isinstance(entries, list | tuple):
-        entries = list(entries)
-    kinds = set(map(type, entries))
-    if kinds <= {bytes}:
-        size = sum(map(len, entries))
-        if size <= MAX_PAYLOAD_BYTES or max(map(len, entries)) <= MAX_PAYLOAD_BYTES:
-            return list(entries), size, None, None
-    if Entry not in kinds:
-        payloads = [as_payload(payload) for payload in entries]
-        return payloads, sum(map(len, payloads)), None, None
-    items = [entry if isinstance(entry, Entry) else Entry(entry) for entry in entries]
-    headers = [item.headers for item in items]
-    stamps = [None if item.timestamp_us == NO_TIME else item.timestamp_us for item in items]
-    payloads = [as_payload(item.payload) for item in items]
-    return (
-        payloads,
-        sum(map(len, payloads)),
-        headers if any(headers) else None,
-        stamps if any(stamp is not None for stamp in stamps) else None,
-    )

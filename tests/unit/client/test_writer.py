@@ -622,3 +622,16 @@ async def test_who_is_let_in_and_then_refused_lets_the_next_one_in(refused_by: s
         assert all(not isinstance(answer, int) for answer in answers[1:4])
         assert answers[4] == 2 or refused_by == "disk"
         world.site().disk.is_full = False
+
+
+@on_virtual_time
+async def test_submit_many_gives_the_seqs_that_next_seq_told():
+    async with a_world() as world:
+        writer = await world.writer()
+        first = writer.next_seq
+        one = writer.submit_many([b"a", b"b"], column=b"x")
+        two = writer.submit_many([b"c"])
+        assert writer.next_seq == first + 3
+        assert await two == range(first + 2, first + 3)
+        assert await one == range(first, first + 2)
+        await writer.close()

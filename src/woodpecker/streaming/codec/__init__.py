@@ -1,0 +1,1 @@
+"""Bytes of the streaming service: stream column, checkpoints, records. Pure."""

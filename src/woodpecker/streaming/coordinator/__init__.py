@@ -1,0 +1,1 @@
+"""The coordinator: who lives, who owns which channel."""

@@ -1,0 +1,1 @@
+"""Typed records of the streaming service over the metadata port."""

@@ -1,0 +1,1 @@
+"""A streaming node: serves the channels it owns under a term."""

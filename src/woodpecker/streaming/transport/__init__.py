@@ -1,0 +1,1 @@
+"""How clients, nodes and coordinators reach one another: in process, or by gRPC."""
