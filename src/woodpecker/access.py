@@ -1,6 +1,7 @@
 """How LogStore nodes are reached: the shared secret, TLS files, this machine's zone, ``wp://`` URLs.
 
-Secrets come from a file or from ``WOODPECKER_SECRET``, never from a URL.
+Secrets come from a file, which ``WOODPECKER_SECRET_FILE`` may name, or from ``WOODPECKER_SECRET``; never
+from a URL.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from woodpecker.errors import InvalidRequest
 
 PathLike = str | os.PathLike[str]
 
-SECRET, ZONE = "WOODPECKER_SECRET", "WOODPECKER_ZONE"
+SECRET, SECRET_FILE, ZONE = "WOODPECKER_SECRET", "WOODPECKER_SECRET_FILE", "WOODPECKER_ZONE"
 SCHEME = "wp://"
 LONGEST_SECRET_BYTES = 4096
 
@@ -71,6 +72,9 @@ def _secret(environ: Mapping[str, str], given: str | bytes | None, file: PathLik
         return _usable(path.read_bytes().strip(), f"secret_file={path}")
     if given is not None:
         return _usable(given.encode() if isinstance(given, str) else given, "secret=")
+    named = environ.get(SECRET_FILE)
+    if named:
+        return _secret(environ, None, named)
     return environ.get(SECRET, "").strip().encode()
 
 

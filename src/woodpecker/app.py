@@ -79,7 +79,7 @@ def connect(
         background: run sealing, retention and garbage collection while the client is open.
         observer: takes metrics and traces (``woodpecker.observability``); silent by default.
         secret, secret_file: what LogStore nodes and their clients share; default: the variable
-            ``WOODPECKER_SECRET``, else none.
+            ``WOODPECKER_SECRET``, or the file in ``WOODPECKER_SECRET_FILE``, else none.
         tls_ca, tls_cert, tls_key: PEM files for connections to nodes; any of them turns TLS on.
         zone: nodes of this zone are read first; default: the variable ``WOODPECKER_ZONE``.
         options: options of the storage URL by name; they win over its query.

@@ -79,3 +79,13 @@ def test_what_is_no_url_of_nodes(url, said) -> None:
     with pytest.raises(InvalidRequest, match=said) as caught:
         nodes_of(url)
     assert "secret@" not in str(caught.value)
+
+
+def test_the_environment_may_name_a_file_of_the_secret(tmp_path):
+    path = tmp_path / "secret"
+    path.write_text("hush\n")
+    assert make_access({"WOODPECKER_SECRET_FILE": str(path)}).secret == b"hush"
+    both = {"WOODPECKER_SECRET_FILE": str(path), "WOODPECKER_SECRET": "other"}
+    assert make_access(both).secret == b"hush"  # as on the command line
+    with pytest.raises(InvalidRequest, match="No such file"):
+        make_access({"WOODPECKER_SECRET_FILE": str(tmp_path / "nowhere")})

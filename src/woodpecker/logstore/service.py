@@ -242,7 +242,7 @@ class Service:
     async def close(self) -> None:
         """End all parts in order. Bounded: what does not end in time is left, with a line in the log."""
         self._is_leaving = True
-        _log.info("node %s leaves", self._settings.node.node)
+        _log.info("node %s ends", self._settings.node.node)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._parts.aclose()
