@@ -226,6 +226,13 @@ QUORUM_MANIFEST = Manifest(
     ),
 )
 
+COST_MANIFEST = Manifest(
+    name="cheap",
+    log_id=LOG_ID,
+    created_at_ms=1_700_000_000_000,
+    options=Options(linger_ms=5_000, max_cost_per_month=20),
+)
+
 NODE = NodeRecord(
     node="n1",
     boot=7,
@@ -319,6 +326,11 @@ JSON = [
         file="manifest-quorum.v1.json",
         make=lambda: records.encode_manifest(QUORUM_MANIFEST),
         value=QUORUM_MANIFEST,
+    ),
+    Golden(
+        file="manifest-cost.v2.json",
+        make=lambda: records.encode_manifest(COST_MANIFEST),
+        value=COST_MANIFEST,
     ),
     Golden(file="node.v1.json", make=lambda: records.encode_node(NODE), value=NODE),
     Golden(file="disk.v1.json", make=lambda: records.encode_disk(DISK), value=DISK),

@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "manifest.v1.json": records.decode_manifest,
     "manifest-quorum.v1.json": records.decode_manifest,
+    "manifest-cost.v2.json": records.decode_manifest,
     "node.v1.json": records.decode_node,
     "disk.v1.json": records.decode_disk,
     "journal.v1": read_journal,

@@ -203,13 +203,11 @@ async def test_read_only_writes_nothing(tmp_path):
 
 
 @pytest.mark.usefixtures("file_system")
-async def test_a_store_of_a_newer_version(tmp_path, monkeypatch):
+async def test_a_store_of_a_newer_version(tmp_path):
     store = tmp_path / "store"
     await one_log(store)
     marker = store / "objects" / "woodpecker.json"
-    monkeypatch.setitem(records._FORMATS, "store", 2)
-    newer = records._encode("store", {"what": "nobody knows"}, 1 << 20)
-    monkeypatch.undo()
+    newer = records._encode("store", {"what": "nobody knows"}, 1 << 20, format_number=2)
     marker.write_bytes(newer)
     before = picture(store)
     with pytest.raises(wp.InvalidRequest, match=r"woodpecker\.json.*newer version"):

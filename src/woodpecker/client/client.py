@@ -66,8 +66,8 @@ class Client:
             attributes: free-form text kept with the log.
             options: mode, segment_max_bytes, segment_max_age_s, segment_max_blocks, queue_max_bytes,
                 linger_ms, compression, retention_age_s, retention_bytes, timestamps,
-                append_timeout_ms, max_producers; for mode object: max_cost_per_month; for mode quorum: replicas, placement, affinity,
-                placement_zones, placement_groups.
+                append_timeout_ms, max_producers; for mode object: max_cost_per_month; for mode
+                quorum: replicas, placement, affinity, placement_zones, placement_groups.
         Raises:
             AlreadyExists; InvalidRequest: bad name or option; Unavailable, OutcomeUnknown.
         """

@@ -22,6 +22,7 @@ from woodpecker.client.sessions import Sessions
 from woodpecker.client.takeover import TakenOver
 from woodpecker.codec.block import Block, PackedBlock
 from woodpecker.core.batcher import may_cut
+from woodpecker.core.costs import budget, due_ms, paid_until
 from woodpecker.core.ids import NO_BLOCK
 from woodpecker.core.manifest import End
 from woodpecker.core.register import BlockFacts, Register, fold
@@ -114,6 +115,8 @@ class Pump:
         self._in_flight: deque[_InFlight] = deque()
         self._last_timestamp_us = manifest.timestamp_us
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._linger_due_ms = 0.0
+        self._paid_until_ms = env.runtime.monotonic_ms()
         self._segment: SegmentWriter | None = None  # the one that ``settle`` saw last
         self._drained: asyncio.Future[None] | None = None  # waiting for the blocks in flight
         self._is_gone = False
@@ -157,13 +160,18 @@ class Pump:
             self._mover.look_ahead()
 
     def _is_linger_over(self, draft: Pending) -> bool:
-        linger_ms = self.chain.options.linger_ms
-        if not linger_ms:
+        options = self.chain.options
+        if not options.linger_ms and budget(options) is None:
             return True
-        left_ms = draft.first_ms + linger_ms - self.env.runtime.monotonic_ms()
+        due = due_ms(options, draft.first_ms, self._paid_until_ms)
+        left_ms = due - self.env.runtime.monotonic_ms()
         if left_ms <= 0:
             return True
+        if self._linger_timer is not None and due < self._linger_due_ms:  # options were altered
+            self._linger_timer.cancel()
+            self._linger_timer = None
         if self._linger_timer is None:
+            self._linger_due_ms = due
             self._linger_timer = self.loop.call_later(left_ms / 1000, self._linger_ended)
         return False
 
@@ -185,6 +193,9 @@ class Pump:
             facts=Block.parse(block.buffer).facts() if block.header.has_facts else None,
         )
         self._in_flight.append(sent)
+        dollars = budget(self.chain.options)
+        if dollars is not None:
+            self._paid_until_ms = paid_until(self._paid_until_ms, sent.sent_ms, dollars)
         self._show_levels()
         try:
             future = self.chain.submit(block)

@@ -31,8 +31,8 @@ MAX_PAGE_BYTES = 16 << 20
 MAX_REGISTER_BYTES = 64 << 20
 MAX_CURSOR_DATA_BYTES = 64 << 10
 
-_FORMATS = {
-    "manifest": manifest.FORMAT, "page": 1, "register": 1, "cursor": 1, "node": 1, "store": 1,
+_FORMATS = {  # the newest that this version reads
+    "manifest": 2, "page": 1, "register": 1, "cursor": 1, "node": 1, "store": 1,
     "disk": 1,
 }  # fmt: skip
 _FRONT = re.compile(
@@ -92,7 +92,9 @@ def encode_manifest(value: Manifest) -> bytes:
     plain = msgspec.to_builtins(value)
     plain["register"] = _pack_register(value.register)
     plain["anchor"]["register"] = _pack_register(value.anchor.register)
-    return _encode("manifest", plain, MAX_RECORD_BYTES)
+    # what format 1 would pass over, and lose with its next change of the log
+    is_newer = value.options.max_cost_per_month is not None
+    return _encode("manifest", plain, MAX_RECORD_BYTES, format_number=2 if is_newer else 1)
 
 
 def decode_manifest(data: Buffer, *, where: str = "manifest") -> Manifest:
@@ -190,13 +192,13 @@ def decode_store_marker(data: Buffer, *, where: str = "store marker") -> StoreMa
     return _decode("store", data, StoreMarker, MAX_RECORD_BYTES, where)
 
 
-def _encode(kind: str, plain: object, limit_bytes: int) -> bytes:
+def _encode(kind: str, plain: object, limit_bytes: int, *, format_number: int = 1) -> bytes:
     """The envelope round a value that JSON can hold."""
     try:
         value = msgspec.json.encode(plain)
     except UnicodeEncodeError as error:
         raise InvalidRequest(f"this {kind} cannot be written as JSON: {error}") from error
-    head = f'{{"woodpecker":"{kind}","format":{_FORMATS[kind]},"digest":"'.encode()
+    head = f'{{"woodpecker":"{kind}","format":{format_number},"digest":"'.encode()
     digest = xxh3_128_hexdigest(head + value).encode()
     data = b"".join([head, digest, b'","value":', value, _BACK])
     if len(data) > limit_bytes:

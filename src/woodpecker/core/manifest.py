@@ -171,6 +171,7 @@ class Options:
     affinity: str = "soft"
     placement_zones: str | None = None  # names joined by commas; None: any
     placement_groups: str | None = None
+    max_cost_per_month: int | None = None  # kind object only; set: a record of format 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
+from woodpecker.core.costs import LONGEST_WAIT_MS
 from woodpecker.core.ids import Kind, check_name
 from woodpecker.core.manifest import Options
 from woodpecker.core.placement import SOFT_HARD, STRATEGIES, contradiction
@@ -38,7 +39,13 @@ BOUNDS: dict[str, Bound] = {
     "queue_max_bytes": Bound(
         text="bytes a writer holds before append waits", low=64 << 10, high=4 << 30
     ),
-    "linger_ms": Bound(text="wait this long for a fuller block", low=0, high=60_000),
+    "linger_ms": Bound(text="wait this long for a fuller block", low=0, high=LONGEST_WAIT_MS),
+    "max_cost_per_month": Bound(
+        text="mode object: dollars for PUTs of blocks, $5 a million; waits for fuller blocks once spent",
+        low=1,
+        high=1_000_000,
+        nullable=True,
+    ),
     "compression": Bound(text="compression of blocks", choices=("none", "zstd", "lz4")),
     "retention_age_s": Bound(
         text="trim entries older than this", low=1, high=100 * 366 * 86_400, nullable=True

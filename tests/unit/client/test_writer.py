@@ -635,3 +635,50 @@ async def test_submit_many_gives_the_seqs_that_next_seq_told():
         assert await two == range(first + 2, first + 3)
         assert await one == range(first, first + 2)
         await writer.close()
+
+
+@on_virtual_time
+async def test_a_budget_spreads_blocks_over_the_month_but_a_burst_after_a_pause_is_not_held_up():
+    async with a_world(max_cost_per_month=5) as world, await world.writer() as writer:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(3600)  # saved: 1388 blocks
+        began = loop.time()
+        for _ in range(1000):
+            await writer.append(b"a")
+        assert loop.time() - began < 10
+        for _ in range(386):
+            await writer.append(b"a")
+        before, began = writer._pump.visible, loop.time()
+        while loop.time() - began < 600:
+            writer.submit(b"b")
+            await asyncio.sleep(0.05)
+        blocks = [len(b) async for b in world.log(1).read_batches(before)]
+        assert sum(blocks) > 11_000
+        assert len(blocks) == pytest.approx(600 / 2.592, abs=5)
+
+
+@on_virtual_time
+async def test_with_a_budget_linger_is_the_longest_wait_and_flush_waits_for_nothing():
+    async with (
+        a_world(max_cost_per_month=1, linger_ms=2_000) as world,
+        await world.writer() as writer,
+    ):
+        loop = asyncio.get_running_loop()
+        await writer.append(b"paid")
+        began = loop.time()
+        await writer.append(b"not paid: a dollar is a block in 13 s")
+        assert 2 <= loop.time() - began < 2.2
+        began = loop.time()
+        future = writer.submit(b"flushed")
+        await writer.flush()
+        assert future.done()
+        assert loop.time() - began < 0.2
+
+
+@on_virtual_time
+async def test_where_nothing_waits_nothing_is_sent():
+    async with a_world(max_cost_per_month=1_000_000) as world, await world.writer() as writer:
+        await writer.append(b"a")
+        objects = len(world.bucket.objects)
+        await asyncio.sleep(3000)
+        assert len(world.bucket.objects) == objects

@@ -320,3 +320,17 @@ async def test_altered_options_count_from_the_next_segment_on():
         assert writer._queue.max_bytes == 64 * KIB
         await writer.close()
         assert await world.entries() == [b"a", b"b", b"c"]
+
+
+@on_virtual_time
+async def test_a_shorter_linger_counts_for_what_waits_when_the_next_segment_begins():
+    async with a_world(linger_ms=60_000, segment_max_age_s=1) as world:
+        writer = await world.writer()
+        writer.submit(b"a")
+        await writer.flush()
+        await world.log(3).alter(linger_ms=5_000)
+        waiting = writer.submit(
+            b"b"
+        )  # under the old linger; the roll by age comes before that ends
+        assert await asyncio.wait_for(waiting, 10) == 1
+        await writer.close()
