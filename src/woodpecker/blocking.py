@@ -278,9 +278,10 @@ class Log:
         place = start.position if isinstance(start, Cursor) else start
         return Batches(self._inner.read_batches(place, end, follow=follow), self._portal)
 
-    def cursor(self, name: str, *, start: int | str = "earliest") -> Cursor:
-        """Open the durable cursor ``name``; it is created at ``start`` if it is not there."""
-        return Cursor(self._portal.call(self._inner.cursor(name, start=start)), self._portal)
+    def cursor(self, name: str, *, start: int | str = "earliest", create: bool = True) -> Cursor:
+        """Open the durable cursor ``name``, see ``woodpecker.Log.cursor``."""
+        opened = self._portal.call(self._inner.cursor(name, start=start, create=create))
+        return Cursor(opened, self._portal)
 
     def cursors(self) -> list[Cursor]:
         """All cursors of the log, by name."""

@@ -35,7 +35,9 @@ def _loops() -> list[threading.Thread]:
 @pytest.mark.parametrize("cls", [Client, Log, LogWriter, Cursor], ids=lambda cls: cls.__name__)
 def test_everything_is_mirrored_with_the_same_arguments(cls: type) -> None:
     twin = getattr(blocking, cls.__name__)
-    inner_only = {"environment", "open_session", "on_fork", "reserve", "is_done"}
+    inner_only = {
+            "environment", "open_session", "on_fork", "reserve", "is_done", "submit_many",
+        }  # fmt: skip
     for name, method in vars(cls).items():
         if name.startswith("_") or name in inner_only:
             continue

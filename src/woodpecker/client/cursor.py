@@ -15,7 +15,7 @@ from woodpecker.client.reader_start import tail
 from woodpecker.codec import records
 from woodpecker.core.ids import check_name
 from woodpecker.core.manifest import Manifest
-from woodpecker.errors import Fenced, InvalidRequest, NotFound, OutOfRange
+from woodpecker.errors import Conflict, Fenced, InvalidRequest, NotFound, OutOfRange
 from woodpecker.metadata.cursors import Cursors, StoredCursor
 
 CREATE_TRIES = 8
@@ -57,13 +57,17 @@ class Cursor:
     def __repr__(self) -> str:
         return f"<Cursor {self.name!r} of log {self._log!r} at {self.position}>"
 
-    async def commit(self, position: int, *, data: bytes | None = None) -> None:
+    async def commit(
+        self, position: int, *, data: bytes | None = None, expect: bytes | None = None
+    ) -> None:
         """Set the position durably: all entries below it are done.
 
         Args:
             position: may also go back, to read again.
             data: up to 64 KiB to keep with it; None: as it is.
+            expect: refuse unless these bytes are with it now.
         Raises:
+            Conflict: other data is with it than ``expect``; ``refresh`` shows it.
             InvalidRequest: beyond the tail, or data too large. NotFound: the cursor or log is gone.
             Fenced: somebody attached to the cursor after this handle was opened.
             OutOfRange(earliest=): moved back to what is trimmed, or about to be; nothing has changed.
@@ -76,6 +80,11 @@ class Cursor:
         def decide(found: records.Cursor | None) -> records.Cursor:
             nonlocal before
             before = self._mine(found)
+            if expect is not None and before.data != expect:
+                raise Conflict(
+                    f"cursor {self.name!r} of log {self._log!r} was committed with other data meanwhile; "
+                    "refresh it"
+                )
             kept = before.data if data is None else data
             return replace(before, position=position, data=kept)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from woodpecker.client import export as export_module
 from woodpecker.client import reader, retention, salvage, takeover, verify
-from woodpecker.client.cursor import Cursor, list_cursors, open_cursor
+from woodpecker.client.cursor import Cursor, find_cursor, list_cursors, open_cursor
 from woodpecker.client.describe import Description, describe
 from woodpecker.client.environment import Environment
 from woodpecker.client.objects import LogObjects
@@ -106,8 +106,15 @@ class Log:
         """The next seq to be written, as far as is visible from here; all below it can be read."""
         return await reader.tail(self._env, self.name, self.log_id)
 
-    async def cursor(self, name: str, *, start: int | str = "earliest") -> Cursor:
-        """Open the durable cursor ``name``; it is created at ``start`` if it is not there."""
+    async def cursor(
+        self, name: str, *, start: int | str = "earliest", create: bool = True
+    ) -> Cursor:
+        """Open the durable cursor ``name``; it is created at ``start`` if it is not there.
+
+        ``create`` False: NotFound is raised instead.
+        """
+        if not create:
+            return await find_cursor(self._env, self.name, self.log_id, name)
         return await open_cursor(self._env, self.name, self.log_id, name, start=start)
 
     async def cursors(self) -> list[Cursor]:

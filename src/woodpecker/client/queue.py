@@ -228,8 +228,17 @@ class Queue:
         """Timestamps to store, or None: all take the time of their block."""
         if supplied is None and self.policy in _WITHOUT_STAMPS:
             return None
-        clock = self._now_us()
         previous = self.last_timestamp_us
+        if (
+            self.policy == "exact"
+            and isinstance(supplied, range)
+            and supplied.step == 1
+            and previous <= supplied[0]
+            and supplied[-1] < 1 << 63
+        ):  # no look at each
+            self.last_timestamp_us = supplied[-1]
+            return list(supplied)
+        clock = self._now_us()
         stamps = []
         for value in supplied if supplied is not None else [None] * count:
             previous = stamp(self.policy, previous_us=previous, supplied_us=value, clock_us=clock)

@@ -191,26 +191,43 @@ class LogWriter:
         return result
 
     def submit_many(
-        self, entries: Iterable[Payload | Entry], *, column: bytes = b""
+        self,
+        entries: Iterable[Payload | Entry],
+        *,
+        headers: Sequence[Headers] | None = None,
+        timestamps_us: Sequence[int] | None = None,
+        column: bytes = b"",
     ) -> asyncio.Future[Any]:
         """As ``append_many``, put in the queue at once; the future gives the range once durable.
 
         The entries get the seqs from ``next_seq`` on, as it was before the call.
+
+        Args:
+            headers, timestamps_us: one for each of ``entries``, which are payloads then; a ``range`` of
+                timestamps costs next to nothing.
+            column: as for ``append_many``.
         Raises: Overloaded: the queue is full; await ``ready()``. Others as ``append_many``.
         Cancellation of the future: the entries may still become durable.
         """
-        payloads, size, headers, stamps = columns_of(entries)
+        payloads, size, own_headers, own_stamps = columns_of(entries)
+        pairs = own_headers if headers is None else list(headers)
+        stamps = own_stamps if timestamps_us is None else timestamps_us
+        for given in (pairs, stamps):
+            if given is not None and len(given) != len(payloads):
+                raise InvalidRequest(
+                    f"{len(given)} headers or timestamps for {len(payloads)} entries: one for each"
+                )
         mark = self._mark(len(payloads), None, None, None, column)
         if self._pump.room.is_crowded and self._pump.shut is None:  # nobody overtakes who waits
-            raise self._queue.overloaded(cost_of(size, len(payloads), headers))
-        return self._submit_many(payloads, size, headers, stamps, None, mark)
+            raise self._queue.overloaded(cost_of(size, len(payloads), pairs))
+        return self._submit_many(payloads, size, pairs, stamps, None, mark)
 
     def _submit_many(
         self,
         payloads: Sequence[bytes],
         size: int,
         headers: list[Headers] | None,
-        stamps: list[int | None] | None,
+        stamps: Sequence[int | None] | None,
         expect_seq: int | None,
         mark: BatchMark | None,
     ) -> asyncio.Future[Result]:

@@ -14,7 +14,7 @@ from woodpecker.client.log import Log
 from woodpecker.client.retention import trim
 from woodpecker.codec import keys
 from woodpecker.core.commands import SetTrimPending
-from woodpecker.errors import Fenced, InvalidRequest, NotFound, OutcomeUnknown, OutOfRange
+from woodpecker.errors import Conflict, Fenced, InvalidRequest, NotFound, OutcomeUnknown, OutOfRange
 from woodpecker.metadata.memory import MemoryMetadata
 
 
@@ -38,6 +38,25 @@ async def test_a_cursor_is_created_once_and_keeps_its_place() -> None:
     await again.commit(8)
     await first.refresh()
     assert (first.position, first.data) == (8, b"state")
+
+
+async def test_a_commit_may_want_the_data_as_it_was_seen() -> None:
+    _, log = await made()
+    await (await log.cursor("billing")).commit(3, data=b"three")
+    one, two = await log.cursor("billing"), await log.cursor("billing")
+    await one.commit(5, data=b"five", expect=b"three")
+    with pytest.raises(Conflict):
+        await two.commit(4, data=b"four", expect=b"three")
+    await two.refresh()
+    assert (two.position, two.data) == (5, b"five")
+
+
+async def test_a_cursor_may_be_opened_without_making_it() -> None:
+    _, log = await made()
+    with pytest.raises(NotFound):
+        await log.cursor("billing", create=False)
+    await log.cursor("billing", start=3)
+    assert (await log.cursor("billing", create=False)).position == 3
 
 
 async def test_only_what_was_written_can_be_done() -> None:

@@ -121,3 +121,21 @@ async def test_a_timestamp_that_is_none_is_refused(policy: str, wrong: object):
         with pytest.raises(InvalidRequest):
             await writer.append(b"x", timestamp_us=wrong)
         assert writer.next_seq == 0
+
+
+@on_virtual_time
+async def test_batches_may_bring_headers_and_timestamps_as_columns():
+    async with a_world(timestamps="exact") as world:
+        async with await world.writer() as writer:
+            first = writer.submit_many([b"a", b"b"], timestamps_us=range(5, 7))
+            pairs = [((b"k", b"v"),), ()]
+            second = writer.submit_many([b"c", b"d"], headers=pairs, timestamps_us=[7, 9])
+            for wrong in (range(8, 10), range((1 << 63) - 1, (1 << 63) + 1)):
+                with pytest.raises(InvalidRequest):
+                    writer.submit_many([b"x", b"y"], timestamps_us=wrong)
+            with pytest.raises(InvalidRequest, match="one for each"):
+                writer.submit_many([b"x"], timestamps_us=range(20, 22))
+            assert (await first, await second) == (range(2), range(2, 4))
+        entries = [entry async for entry in world.log(7).read()]
+        assert [entry.timestamp_us for entry in entries] == [5, 6, 7, 9]
+        assert [entry.headers for entry in entries] == [(), (), ((b"k", b"v"),), ()]
