@@ -10,7 +10,6 @@ higher format. Fields added with a default do not hinder reading what was writte
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ import msgspec
 from xxhash import xxh3_128_hexdigest
 
 from woodpecker.codec.compression import Buffer
+from woodpecker.codec.envelope import convert, decode, encode, nonsense
 from woodpecker.core import manifest
 from woodpecker.core.manifest import Manifest, PageRef, Segment
 from woodpecker.core.membership import NodeRecord
@@ -35,13 +35,8 @@ _FORMATS = {  # the newest that this version reads
     "manifest": 2, "page": 1, "register": 1, "cursor": 1, "node": 1, "store": 1,
     "disk": 1,
 }  # fmt: skip
-_FRONT = re.compile(
-    rb'\{"woodpecker":"([a-z]{1,16})","format":([1-9][0-9]{0,8}),"digest":"([0-9a-f]{32})","value":'
-)
-_BACK = b"}\n"
 
 T = TypeVar("T")
-
 
 PageItem = Segment | PageRef
 
@@ -94,7 +89,7 @@ def encode_manifest(value: Manifest) -> bytes:
     plain["anchor"]["register"] = _pack_register(value.anchor.register)
     # what format 1 would pass over, and lose with its next change of the log
     is_newer = value.options.max_cost_per_month is not None
-    return _encode("manifest", plain, MAX_RECORD_BYTES, format_number=2 if is_newer else 1)
+    return encode("manifest", plain, MAX_RECORD_BYTES, format_number=2 if is_newer else 1)
 
 
 def decode_manifest(data: Buffer, *, where: str = "manifest") -> Manifest:
@@ -104,8 +99,8 @@ def decode_manifest(data: Buffer, *, where: str = "manifest") -> Manifest:
         plain["register"] = _unpack_register(plain["register"])
         plain["anchor"]["register"] = _unpack_register(plain["anchor"]["register"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _nonsense(where, error) from error
-    return _convert(plain, Manifest, where)
+        raise nonsense(where, error) from error
+    return convert(plain, Manifest, where)
 
 
 def encode_page(items: Sequence[PageItem]) -> bytes:
@@ -119,7 +114,7 @@ def encode_page(items: Sequence[PageItem]) -> bytes:
     )
     if bool(page.segments) == bool(page.pages):
         raise InvalidRequest("a page holds either segments or references to pages, at least one")
-    return _encode("page", msgspec.to_builtins(page), MAX_PAGE_BYTES)
+    return encode("page", msgspec.to_builtins(page), MAX_PAGE_BYTES)
 
 
 def decode_page(data: Buffer, *, where: str = "page") -> tuple[PageItem, ...]:
@@ -132,7 +127,7 @@ def decode_page(data: Buffer, *, where: str = "page") -> tuple[PageItem, ...]:
 
 def encode_register(value: Register) -> bytes:
     """Same register, same bytes. Raises: InvalidRequest above MAX_REGISTER_BYTES."""
-    return _encode("register", _pack_register(value), MAX_REGISTER_BYTES)
+    return encode("register", _pack_register(value), MAX_REGISTER_BYTES)
 
 
 def decode_register(data: Buffer, *, where: str = "register") -> Register:
@@ -141,8 +136,8 @@ def decode_register(data: Buffer, *, where: str = "register") -> Register:
     try:
         expanded = _unpack_register(plain)
     except (KeyError, TypeError, ValueError) as error:
-        raise _nonsense(where, error) from error
-    return _convert(expanded, Register, where)
+        raise nonsense(where, error) from error
+    return convert(expanded, Register, where)
 
 
 def encode_cursor(value: Cursor) -> bytes:
@@ -151,7 +146,7 @@ def encode_cursor(value: Cursor) -> bytes:
         raise InvalidRequest(
             f"cursor data of {len(value.data)} bytes: at most {MAX_CURSOR_DATA_BYTES} are allowed"
         )
-    return _encode("cursor", msgspec.to_builtins(value), MAX_RECORD_BYTES)
+    return encode("cursor", msgspec.to_builtins(value), MAX_RECORD_BYTES)
 
 
 def decode_cursor(data: Buffer, *, where: str = "cursor") -> Cursor:
@@ -161,7 +156,7 @@ def decode_cursor(data: Buffer, *, where: str = "cursor") -> Cursor:
 
 def encode_node(value: NodeRecord) -> bytes:
     """Raises: InvalidRequest above MAX_RECORD_BYTES."""
-    return _encode("node", msgspec.to_builtins(value), MAX_RECORD_BYTES)
+    return encode("node", msgspec.to_builtins(value), MAX_RECORD_BYTES)
 
 
 def decode_node(data: Buffer, *, where: str = "node") -> NodeRecord:
@@ -171,7 +166,7 @@ def decode_node(data: Buffer, *, where: str = "node") -> NodeRecord:
 
 def encode_disk(value: DiskState) -> bytes:
     """Raises: nothing: a node starts less often than its disk could hold."""
-    return _encode("disk", msgspec.to_builtins(value), MAX_RECORD_BYTES)
+    return encode("disk", msgspec.to_builtins(value), MAX_RECORD_BYTES)
 
 
 def decode_disk(data: Buffer, *, where: str = "disk") -> DiskState:
@@ -184,7 +179,7 @@ def decode_disk(data: Buffer, *, where: str = "disk") -> DiskState:
 
 def encode_store_marker(value: StoreMarker) -> bytes:
     """Raises: nothing."""
-    return _encode("store", msgspec.to_builtins(value), MAX_RECORD_BYTES)
+    return encode("store", msgspec.to_builtins(value), MAX_RECORD_BYTES)
 
 
 def decode_store_marker(data: Buffer, *, where: str = "store marker") -> StoreMarker:
@@ -192,54 +187,8 @@ def decode_store_marker(data: Buffer, *, where: str = "store marker") -> StoreMa
     return _decode("store", data, StoreMarker, MAX_RECORD_BYTES, where)
 
 
-def _encode(kind: str, plain: object, limit_bytes: int, *, format_number: int = 1) -> bytes:
-    """The envelope round a value that JSON can hold."""
-    try:
-        value = msgspec.json.encode(plain)
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"this {kind} cannot be written as JSON: {error}") from error
-    head = f'{{"woodpecker":"{kind}","format":{format_number},"digest":"'.encode()
-    digest = xxh3_128_hexdigest(head + value).encode()
-    data = b"".join([head, digest, b'","value":', value, _BACK])
-    if len(data) > limit_bytes:
-        raise InvalidRequest(
-            f"{kind} record of {len(data)} bytes: at most {limit_bytes} are allowed"
-        )
-    return data
-
-
 def _decode(kind: str, data: Buffer, type_: type[T], limit_bytes: int, where: str) -> T:
-    if len(data) > limit_bytes:
-        raise Corrupt(f"{where}: {len(data)} bytes are too many for a {kind} record", where=where)
-    data = bytes(data)
-    front = _FRONT.match(data)
-    if front is None or not data.endswith(_BACK):
-        raise Corrupt(f"{where}: this is no {kind} record, or only a part of one", where=where)
-    value = data[front.end() : -len(_BACK)]
-    if xxh3_128_hexdigest(data[: front.start(3)] + value) != front[3].decode():
-        raise Corrupt(f"{where}: the {kind} record fails its checksum", where=where)
-    if front[1] != kind.encode():
-        raise Corrupt(f"{where}: a {front[1].decode()} record where a {kind} belongs", where=where)
-    if int(front[2]) > _FORMATS[kind]:
-        raise InvalidRequest(
-            f"{where}: {kind} format {int(front[2])} was written by a newer version of Woodpecker; "
-            "upgrade this one to read it"
-        )
-    try:
-        return msgspec.json.decode(value, type=type_)
-    except (ValueError, RecursionError) as error:  # of msgspec, and of base64 in it
-        raise _nonsense(where, error) from error
-
-
-def _convert(plain: object, type_: type[T], where: str) -> T:
-    try:
-        return msgspec.convert(plain, type_)
-    except (ValueError, RecursionError) as error:
-        raise _nonsense(where, error) from error
-
-
-def _nonsense(where: str, error: Exception) -> Corrupt:
-    return Corrupt(f"{where}: its checksum is right, but it makes no sense: {error}", where=where)
+    return decode(kind, data, type_, limit_bytes, where, newest=_FORMATS[kind])
 
 
 def _pack_register(register: Register) -> list[Any]:
