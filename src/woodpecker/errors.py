@@ -63,10 +63,34 @@ class Overloaded(NotWritten):
     code = "overloaded"
 
 
+class Aborted(NotWritten):
+    """The transaction is aborted: none of its messages will ever be seen. Run it again whole.
+
+    ``reason``: ``"expired"`` (no sign of life within its keep-alive, or too old), ``"fenced"`` (a newer
+    producer of that name), ``"deleted"`` (its channel) ...
+    """
+
+    code = "aborted"
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class OutcomeUnknown(WoodpeckerError):
-    """The write may or may not take effect. Ask ``writer.resolve()`` before writing it again."""
+    """The write may or may not take effect.
+
+    Of a log: ask ``writer.resolve()`` before writing it again. Of a channel: read it, or see to it that
+    a repeat does no harm.
+    """
 
     code = "outcome_unknown"
+
+
+class ProducerExpired(OutcomeUnknown):
+    """The producer's session is forgotten, so repeats are not recognised. Open a new producer."""
+
+    code = "producer_expired"
 
 
 class Fenced(WoodpeckerError):
@@ -132,7 +156,9 @@ ALL_ERRORS: tuple[type[WoodpeckerError], ...] = (
     Conflict,
     NotWritten,
     Overloaded,
+    Aborted,
     OutcomeUnknown,
+    ProducerExpired,
     Fenced,
     LogEnded,
     OutOfRange,

@@ -28,6 +28,8 @@ CODES = {
     "unavailable": 13,
     "corrupt": 14,
     "closed": 15,
+    "aborted": 17,
+    "producer_expired": 18,
 }
 
 

@@ -252,8 +252,10 @@ class Data:
 class Progress:
     """Node: all below ``position`` was delivered, filtered out, or is none of these consumers'.
 
-    ``consumers`` empty: for all consumers of the stream that have nothing outstanding. ``tick``: nothing at or
-    below it can still come. ``proof_age_ms``: how old the newest proof of ownership is.
+    ``consumers`` empty: for every consumer of the stream that was ``Started``. Else it names those whose data
+    below ``position`` has all been sent before this frame: the receiver cannot know by itself who waits for
+    credit, and resumes there after a cut. ``tick``: nothing at or below it can still come. ``proof_age_ms``:
+    how old the newest proof of ownership is.
     """
 
     position: Position

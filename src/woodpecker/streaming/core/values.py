@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 Properties = tuple[tuple[bytes, bytes], ...]
@@ -25,6 +25,10 @@ class Position:
     tick: int = field(default=-1, compare=False)
     low: int = field(default=-1, compare=False)
     term: int = field(default=0, compare=False)
+
+    def after(self) -> Position:
+        """The place right behind it, to go on from: whatever is delivered later is at or above it."""
+        return replace(self, index=self.index + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
