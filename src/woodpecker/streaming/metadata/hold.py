@@ -1,0 +1,163 @@
+"""The hold of one process on one record: taken once, then a beat every few seconds until somebody else has it.
+
+All writes are compare-and-swaps, decided by what the record then shows. An outage of the metadata store
+ends nothing: only a record that is another process's does. Others may change the record meanwhile (an
+administrator drains a node); the next beat goes on from what they wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from woodpecker.core.backoff import delay_ms
+from woodpecker.errors import Conflict, WoodpeckerError
+from woodpecker.runtime.runtime import Runtime
+from woodpecker.streaming.codec.records import Key
+from woodpecker.streaming.metadata.store import StreamRecords
+
+RETRY_LIMIT_MS = 1_000.0
+GOODBYE_S = 3.0
+
+_log = logging.getLogger("woodpecker.streaming")
+
+R = TypeVar("R")
+
+
+class Hold(Generic[R]):
+    """See the module. One event loop.
+
+    Args:
+        what: of the record, for the log: "node n1".
+        is_mine: whether a record is this process's.
+        beaten: the record with its next beat.
+        on_change: the record was found to be changed by somebody else, and still is ours.
+        on_lost: it is another process's. Called once, with the reason; nothing is written afterwards.
+        beat_ms: between beats, on average.
+    """
+
+    def __init__(
+        self,
+        records: StreamRecords,
+        runtime: Runtime,
+        key: Key[R],
+        *,
+        what: str,
+        is_mine: Callable[[R], bool],
+        beaten: Callable[[R], R],
+        on_change: Callable[[R], None],
+        on_lost: Callable[[str], None],
+        beat_ms: float,
+    ) -> None:
+        self._records = records
+        self._runtime = runtime
+        self._key = key
+        self._what = what
+        self._is_mine = is_mine
+        self._beaten = beaten
+        self._on_change = on_change
+        self._on_lost = on_lost
+        self._beat_ms = beat_ms
+        self._record: R | None = None
+        self._version = ""
+        self._is_unsure = False  # what was written last may have taken effect, or the version moved
+        self._proven_ms = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def record(self) -> R:
+        """The record as last written or read."""
+        assert self._record is not None, "not taken"
+        return self._record
+
+    @property
+    def proof_age_ms(self) -> float:
+        """Time since the newest beat that was surely written had been sent: nobody saw us silent for longer."""
+        return self._runtime.monotonic_ms() - self._proven_ms
+
+    async def take(self, decide: Callable[[R | None], R]) -> R:
+        """Make the record this process's, as ``StreamRecords.change`` does, and begin to beat.
+
+        Raises: as ``StreamRecords.change``, and what ``decide`` raises.
+        """
+        sent_ms = self._runtime.monotonic_ms()
+        taken = await self._records.change(self._key, decide)
+        self._record, self._version, self._proven_ms = taken.record, taken.version, sent_ms
+        self._task = self._runtime.spawn(self._run(), f"beats of {self._what}")
+        return taken.record
+
+    async def stop(self, farewell: Callable[[R], R] | None = None) -> None:
+        """End the beats; with ``farewell`` leave that record behind, if the metadata store answers soon."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        if self._record is None or farewell is None:
+            return
+        with contextlib.suppress(WoodpeckerError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._say(farewell)
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            pause_ms = self._beat_ms * (0.75 + self._runtime.random() / 2)
+            if failures:
+                chance = self._runtime.random()
+                pause_ms = delay_ms(failures, chance, first_ms=100.0, limit_ms=RETRY_LIMIT_MS)
+            await self._runtime.sleep_ms(pause_ms)
+            try:
+                lost = await self._beat()
+                failures = 0
+            except WoodpeckerError as error:
+                failures += 1
+                self._is_unsure = True
+                if failures == 1:
+                    _log.warning("%s cannot tell that it lives: %s", self._what, error)
+                continue
+            if lost is not None:
+                _log.error("%s stops: %s", self._what, lost)
+                self._on_lost(lost)
+                return
+
+    async def _beat(self) -> str | None:
+        """Write the next beat; returns why the record is lost, or None. Raises: try again."""
+        while True:
+            lost = await self._look_again() if self._is_unsure else None
+            if lost is not None:
+                return lost
+            next_, sent_ms = self._beaten(self.record), self._runtime.monotonic_ms()
+            try:
+                version = await self._records.put(self._key, next_, expect=self._version)
+            except Conflict:
+                self._is_unsure = True  # somebody else wrote
+                continue
+            self._record, self._version, self._proven_ms = next_, version, sent_ms
+            return None
+
+    async def _look_again(self) -> str | None:
+        """Read the record and go on from it, if it still is ours."""
+        seen = await self._records.load(self._key)
+        if seen.record is None or seen.version is None:
+            return "its record vanished: the metadata store was emptied or replaced"
+        if not self._is_mine(seen.record):
+            return f"its record is another process's: {seen.record}"
+        is_changed = seen.record not in (self._record, self._beaten(self.record))
+        self._record, self._version, self._is_unsure = seen.record, seen.version, False
+        if is_changed:
+            self._on_change(seen.record)
+        return None
+
+    async def _say(self, farewell: Callable[[R], R]) -> None:
+        while True:
+            if self._is_unsure and await self._look_again() is not None:
+                return
+            try:
+                await self._records.put(self._key, farewell(self.record), expect=self._version)
+            except Conflict:
+                self._is_unsure = True
+            else:
+                return
