@@ -23,6 +23,7 @@ from woodpecker.client.writer import LogWriter
 SIZES = (100, 1024, 16_384, 1 << 20)
 IN_FLIGHT = (1, 8, 64, 1000)
 LATENCY_BYTES = 1024
+LADDER = (0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9)
 QUORUM_SIZES = (100, 1024, 16_384, 65_536, 262_144, 1 << 20)
 MODES = {"many": loads.many, "submit": loads.submit}
 
@@ -40,6 +41,7 @@ class AppendPlan:
     in_flight: Sequence[int] = IN_FLIGHT
     in_flight_bytes: int = LATENCY_BYTES
     rates: Sequence[float] = ()
+    is_ladder: bool = False  # rates are shares of what goes in, from light load to nearly too much
     background: bool = False  # seal what is full while the next is written
 
 
@@ -55,20 +57,25 @@ class _Limits:
 async def run(target: Target, wanted: AppendPlan, say: Say) -> list[Row]:
     """All rows. Raises: errors of the store."""
     connected = target.connect(background=wanted.background)
-    async with _limits(target) as limits, connected as client:
+    async with limits_of(target) as limits, connected as client:
         bench = _Bench(target, client, limits, wanted, say)
         rows = [Row(name=limits.note, figures={})]
         for size in wanted.sizes:
             rows += [await bench.throughput(mode, size) for mode in wanted.modes]
         for tasks in wanted.in_flight:
             rows.append(await bench.waiting(tasks, wanted.in_flight_bytes))
-        for rate in wanted.rates:
+        rates = wanted.rates
+        if wanted.is_ladder:
+            most = await bench.most(wanted.in_flight_bytes)
+            rates = [most * step for step in LADDER]
+        for rate in rates:
             rows.append(await bench.open_loop(rate, wanted.in_flight_bytes))
         return rows
 
 
 @asynccontextmanager
-async def _limits(target: Target) -> AsyncIterator[_Limits]:
+async def limits_of(target: Target) -> AsyncIterator[_Limits]:
+    """What the back end of ``target`` can do alone."""
     if target.directory is not None and target.nodes is not None:
         async with raw_quorum(target.directory, len(target.nodes.processes)) as sinks:
             yield _blocking(sinks)
@@ -135,16 +142,21 @@ class _Bench:
 
     async def open_loop(self, rate: float, size: int) -> Row:
         """Latency at a fixed rate, counted from the moment each entry was due."""
-        name = f"append at {rate:,.0f}/s {size_text(size)}"
+        name = f"append {size_text(size)} at {rate:,.0f}/s"
         _, figures = await self._run(name, partial(loads.at_rate, rate=rate), size, None)
-        return Row(name=name, figures=figures)
+        return Row(name=name, figures={"asked_s": rate, **figures})
+
+    async def most(self, size: int) -> float:
+        """About how many entries a second go in one by one, to choose rates by."""
+        _, figures = await self._run("what goes in", loads.submit, size, None)
+        return figures["entries_s"]
 
     async def _run(
         self, name: str, load: Load, size: int, limit: Measure | None
     ) -> tuple[Pairs, dict[str, float]]:
         self._say(name)
         self._count += 1
-        self._target.requests.by_op.clear()
+        self._target.requests.clear()
         log = await self._target.create_log(
             self._client, f"bench-{self._count}", may_roll=self._may_roll
         )
@@ -163,7 +175,7 @@ class _Bench:
             figures |= await meter.figures(pairs.volume_bytes)
             await self._client.delete_log(log.name)  # so that nodes do not seal it meanwhile
         elif not self._target.is_file:
-            figures |= self._target.requests.figures(pairs.volume_bytes)
+            figures |= self._target.requests.per_gib(pairs.volume_bytes)
         return pairs, figures
 
 

@@ -70,17 +70,24 @@ async def awaiting(writer: LogWriter, payloads: Payloads, seconds: float, *, tas
     return _finished(done, payloads, cpu, begin)
 
 
-async def at_rate(writer: LogWriter, payloads: Payloads, seconds: float, *, rate: float) -> Slice:
+async def at_rate(
+    writer: LogWriter,
+    payloads: Payloads,
+    seconds: float,
+    *,
+    rate: float,
+    on_answer: Callable[[int], None] = lambda _seq: None,
+) -> Slice:
     """Entries at fixed moments, whether or not earlier ones are done.
 
     A latency counts from the moment an entry was due, so that a pause is felt by all who would have
-    come meanwhile (no coordinated omission).
+    come meanwhile (no coordinated omission). Up to a millisecond of it is the timer's.
     """
     done, cpu, begin = Slice(), cpu_seconds(), now()
     total, sent = max(1, int(seconds * rate)), 0
 
     def answered(due: float, future: asyncio.Future[int]) -> None:
-        future.result()
+        on_answer(future.result())
         done.latencies.append(now() - due)
 
     while sent < total:

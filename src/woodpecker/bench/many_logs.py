@@ -93,6 +93,7 @@ class _Many:
         self._say("idle")
         tasks = len(asyncio.all_tasks())
         usage = await _Usage.start(self._target.nodes)
+        self._target.requests.clear()
         await asyncio.sleep(self._wanted.idle_s)
         figures = {
             "cpu_percent": usage.cpu_seconds / usage.seconds * 100,
@@ -100,6 +101,8 @@ class _Many:
             "tasks": tasks,
             "open_fds": open_descriptors(),
         }
+        if self._target.counts_requests:
+            figures |= self._target.requests.per_log_month(count, usage.seconds)
         return Row(
             name=f"many logs: {count} idle writers", figures=figures | await usage.of_nodes()
         )

@@ -82,7 +82,7 @@ async def _row(
     read = _WAYS[way]
     raw = target.raw() if not target.is_file else None  # keeps its connections, as ours does
     forget_peak()
-    target.requests.by_op.clear()
+    target.requests.clear()
 
     async def ours(_seconds: float) -> Slice:
         forget_cache(files)
@@ -100,7 +100,7 @@ async def _row(
     pairs: Pairs = await measure(ours, limit, Plan(pairs=wanted.pairs, seconds=0))
     figures = pairs.figures() | {"peak_rss_mb": peak_rss_mb()}
     if not target.is_file:
-        figures |= target.requests.figures(pairs.volume_bytes)
+        figures |= target.requests.per_gib(pairs.volume_bytes)
     return Row(
         name=f"read {way} {size_text(size)}",
         figures=figures,

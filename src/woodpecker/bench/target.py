@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections import Counter as Tally
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,40 +16,16 @@ from typing import Any
 from woodpecker.app import connect
 from woodpecker.bench.nodes import Nodes, started_nodes
 from woodpecker.bench.raw_object import RawStore
+from woodpecker.bench.requests import Requests
 from woodpecker.client.client import Client
 from woodpecker.client.log import Log
 from woodpecker.errors import InvalidRequest, WoodpeckerError
-from woodpecker.observability.base import SILENT, Silent
-from woodpecker.observability.names import Counter
+from woodpecker.observability.base import SILENT
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.storage.cloud import CloudObjectStore
 from woodpecker.storage.url import StoreSettings, parse_store_url
 
 NEVER_FULL: dict[str, Any] = {"segment_max_bytes": 16 << 30, "segment_max_blocks": 1_000_000}
-_WRITES = ("create", "replace", "write_stream")
-
-
-class Requests(Silent):
-    """An observer that counts requests to object stores."""
-
-    def __init__(self) -> None:
-        self.by_op: Tally[str] = Tally()
-
-    def count(self, name: Counter, n: int = 1, **labels: str) -> None:
-        """Only requests to stores are of interest."""
-        if name is Counter.STORE_REQUESTS:
-            self.by_op[labels["op"]] += n
-
-    def figures(self, volume_bytes: int) -> dict[str, float]:
-        """Requests for each GiB of payload: this is what a bucket is billed by."""
-        gib = volume_bytes / (1 << 30)
-        if not gib:
-            return {}
-        return {
-            "puts_per_gib": sum(self.by_op[op] for op in _WRITES) / gib,
-            "gets_per_gib": (self.by_op["get"] + self.by_op["head"]) / gib,
-            "lists_per_gib": self.by_op["list"] / gib,
-        }
 
 
 class Target:
@@ -75,10 +50,14 @@ class Target:
         """Whether open segments are local files."""
         return self.directory is not None and self.storage is None and self.nodes is None
 
+    @property
+    def counts_requests(self) -> bool:
+        """Whether this process asks an object store that bills requests."""
+        return self.nodes is None and not self.is_file
+
     def connect(self, *, background: bool = True) -> Client:
         """A client of the scratch store, not open yet."""
-        counts = self.nodes is None and not self.is_file
-        observer = self.requests if counts else SILENT
+        observer = self.requests if self.counts_requests else SILENT
         return connect(self.url, background=background, observer=observer)
 
     async def create_log(self, client: Client, name: str, *, may_roll: bool = True) -> Log:

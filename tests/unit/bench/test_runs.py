@@ -9,7 +9,7 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from woodpecker.bench import append, loads, many_logs, read, reopen, tail
+from woodpecker.bench import append, loads, many_logs, mixed, read, reopen, tail
 from woodpecker.bench.figures import Slice
 from woodpecker.bench.pairs import Plan
 from woodpecker.bench.payloads import Payloads, make_pool
@@ -71,7 +71,7 @@ async def test_append_measures_each_size_mode_and_number_in_flight(target):
     rows = await append.run(target, wanted, quiet)
     assert [row.name for row in rows[1:]] == [
         "append many 100 B", "append submit 100 B",
-        "append await x1 1 KiB", "append await x8 1 KiB", "append at 500/s 1 KiB",
+        "append await x1 1 KiB", "append await x8 1 KiB", "append 1 KiB at 500/s",
     ]  # fmt: skip
     assert all(row.figures["entries_s"] > 0 for row in rows[1:])
     assert all(row.ratio is not None and row.ratio > 0 for row in rows[1:4])
@@ -130,16 +130,39 @@ def test_only_directories_and_buckets_are_measured(url):
         make_target(url)
 
 
-def test_the_command_prints_json_and_compares(tmp_path):
-    arguments = ["bench", "tail", "--store", str(tmp_path), "--count", "5"]
-    first = CliRunner().invoke(app, [*arguments, "--json"])
+async def test_mixed_runs_writers_followers_and_catching_up_at_once(target):
+    wanted = mixed.MixedPlan(
+        plan=SHORT, writers=2, tails=2, catch_ups=1, rate=500, size=1024, volume_bytes=1 << 20
+    )
+    _, appended, tailed, caught = await mixed.run(target, wanted, quiet)
+    assert appended.figures["entries_s"] > 0 and appended.ratio is not None
+    assert tailed.figures["entries"] > 0
+    assert caught.figures["mb_s"] > 0
+
+
+async def test_a_ladder_of_rates_is_made_from_what_goes_in(target):
+    wanted = append.AppendPlan(
+        plan=SHORT, sizes=(), in_flight=(), is_ladder=True, in_flight_bytes=100
+    )
+    rows = (await append.run(target, wanted, quiet))[1:]
+    asked = [row.figures["asked_s"] for row in rows]
+    assert asked == sorted(asked)
+    assert len(asked) == len(append.LADDER)
+
+
+def test_the_command_writes_json_compares_and_draws(tmp_path):
+    old, plot = tmp_path / "old.json", tmp_path / "plot.svg"
+    arguments = ["bench", "append", "--store", str(tmp_path), "--pairs", "1", "--seconds", "0.05"]
+    arguments += ["--rate", "100", "--rate", "1000"]
+    first = CliRunner().invoke(app, [*arguments, "--json", str(old), "--plot", str(plot)])
     assert first.exit_code == 0, first.output
-    old = tmp_path / "old.json"
-    old.write_text(first.stdout)
-    assert json.loads(first.stdout)["command"] == "tail"
-    second = CliRunner().invoke(app, [*arguments, "--compare", str(old)])
+    assert "append 1 KiB at 1,000/s" in first.stdout
+    assert json.loads(old.read_text())["command"] == "append"
+    assert plot.read_text().count("<circle") == 6
+    second = CliRunner().invoke(app, [*arguments, "--compare", str(old), "--json", "-"])
     assert second.exit_code == 0, second.output
-    assert "p50_ms" in second.stdout
+    assert json.loads(second.stdout)["rows"]
+    assert "p50_ms" in second.stderr
 
 
 @pytest.mark.parametrize(
@@ -148,6 +171,9 @@ def test_the_command_prints_json_and_compares(tmp_path):
         ["append", "--mode", "slow"],
         ["append", "--server", "none"],
         ["tail", "--compare", "none.json"],
+        ["read", "--nodes", "3"],
+        ["tail", "--count", "1", "--plot", "/x.svg"],
+        ["tail", "--count", "1", "--json", "/none/x.json"],
     ],
 )
 def test_mistakes_are_refused(tmp_path, arguments):
