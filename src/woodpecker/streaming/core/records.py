@@ -123,7 +123,6 @@ class Policy:
     """What a person wants of balancing."""
 
     balance: bool = True
-    frozen_nodes: tuple[str, ...] = ()
     expected_nodes: int = 0
 
 
