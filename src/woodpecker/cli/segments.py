@@ -32,12 +32,17 @@ def add_to(app: typer.Typer) -> None:
 
 def list_segments(ctx: typer.Context, name: Name) -> None:
     """List the segments of a log, oldest first: state, range, where each one lies."""
+    from woodpecker.client.kept import on_kept
+
     session: Session = ctx.obj
 
     async def work(client: Client) -> list[dict[str, Any]]:
         env = client.environment
-        manifest = await env.catalog.read(name)
-        return [_facts(manifest, segment) async for segment in env.segments(manifest)]
+
+        async def facts(manifest: Manifest) -> list[dict[str, Any]]:
+            return [_facts(manifest, segment) async for segment in env.segments(manifest)]
+
+        return await on_kept(env, await env.catalog.read(name), facts)
 
     found = session.with_client(work, reads=True)
     if session.is_json:
@@ -129,11 +134,19 @@ def seal(ctx: typer.Context, name: Name) -> None:
 
 
 async def _find(client: Client, name: str, segment_id: int) -> tuple[Manifest, Segment]:
+    from woodpecker.client.kept import on_kept
+
     env = client.environment
-    manifest = await env.catalog.read(name)
-    async for segment in env.segments(manifest):
-        if segment.id == segment_id:
-            return manifest, segment
+
+    async def look(manifest: Manifest) -> tuple[Manifest, Segment] | None:
+        async for segment in env.segments(manifest):
+            if segment.id == segment_id:
+                return manifest, segment
+        return None
+
+    found = await on_kept(env, await env.catalog.read(name), look)
+    if found is not None:
+        return found
     raise NotFound(
         f"log {name!r} has no segment {segment_id} (any more): see `segment list {name}`"
     )

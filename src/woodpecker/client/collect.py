@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from woodpecker.client.environment import Environment
+from woodpecker.client.kept import on_kept
 from woodpecker.codec import keys
 from woodpecker.codec.endmark import is_mark_size
 from woodpecker.codec.keys import BlockKey, PageKey, RegisterKey, SealedKey
@@ -89,6 +90,10 @@ async def _collector(env: Environment, listed: Manifest, items: list[Item]) -> C
     """A judge over the manifest as it is now, after the items were listed."""
     manifest = await env.catalog.read(listed.name, log_id=listed.log_id)
     has_pages = any(isinstance(item, PageItem) for item in items)
+    return await on_kept(env, manifest, lambda now: _judge(env, now, has_pages=has_pages))
+
+
+async def _judge(env: Environment, manifest: Manifest, *, has_pages: bool) -> Collector:
     upper = None
     if has_pages and any(page.level > 0 for page in manifest.pages):
         upper = {page.key: page async for page in env.history(manifest).inner_pages(manifest)}

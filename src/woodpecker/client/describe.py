@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from woodpecker.client.cursor import list_cursors
 from woodpecker.client.environment import Environment
+from woodpecker.client.kept import on_kept
 from woodpecker.client.reader import tail
-from woodpecker.core.manifest import Claim, Loss, Options, Segment
+from woodpecker.core.manifest import Claim, Loss, Manifest, Options, Segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ async def describe(env: Environment, name: str, log_id: str) -> Description:
     """Read the manifest, the tail and the cursors. Raises: NotFound, Unavailable."""
     manifest = await env.catalog.read(name, log_id=log_id)
     tail_seq = await tail(env, name, log_id)
-    segments = [segment async for segment in env.segments(manifest)]
+    manifest, segments = await on_kept(env, manifest, partial(_listed, env))
     cursors = await list_cursors(env, name, log_id)
     return Description(
         name=name,
@@ -70,3 +72,7 @@ async def describe(env: Environment, name: str, log_id: str) -> Description:
         losses=manifest.losses,
         created_at_ms=manifest.created_at_ms,
     )
+
+
+async def _listed(env: Environment, manifest: Manifest) -> tuple[Manifest, list[Segment]]:
+    return manifest, [segment async for segment in env.segments(manifest)]

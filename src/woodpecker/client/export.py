@@ -15,6 +15,7 @@ from woodpecker.client.chain import ChainScan
 from woodpecker.client.checkpoints import register_before
 from woodpecker.client.cursor import cursors_of
 from woodpecker.client.environment import Environment
+from woodpecker.client.kept import on_kept
 from woodpecker.client.reader_start import tail
 from woodpecker.codec import export_file as form
 from woodpecker.codec import keys, records
@@ -172,7 +173,16 @@ class _Export:
         return await self._write_tail(output, manifest, anchor, objects, cursors)
 
     async def _write_head(self, output: _Output, manifest: Manifest) -> tuple[Manifest, Anchor]:
-        """The first segment that is kept and reaches above the trim point is where it begins."""
+        manifest, anchor = await on_kept(self._env, manifest, self._find_beginning)
+        self._first_seq = self._next_seq = anchor.seq
+        self._next_segment, self._digest = anchor.first_segment, anchor.digest
+        await output.write(form.MAGIC)
+        await output.frame(form.HEAD, form.encode_head(manifest, anchor))
+        await output.frame(form.REGISTER, records.encode_register(self._register))
+        return manifest, anchor
+
+    async def _find_beginning(self, manifest: Manifest) -> tuple[Manifest, Anchor]:
+        """The first segment that is kept and reaches above the trim point, and the register there."""
         first = None
         async with closing(self._env.segments(manifest)) as segments:
             async for segment in segments:
@@ -186,13 +196,7 @@ class _Export:
         else:
             self._register = await register_before(self._env, manifest, first)
             seq, digest, number = first.base_seq, first.prev_digest, first.id
-        anchor = Anchor(first_segment=number, seq=seq, digest=digest)
-        self._first_seq = self._next_seq = seq
-        self._next_segment, self._digest = number, digest
-        await output.write(form.MAGIC)
-        await output.frame(form.HEAD, form.encode_head(manifest, anchor))
-        await output.frame(form.REGISTER, records.encode_register(self._register))
-        return manifest, anchor
+        return manifest, Anchor(first_segment=number, seq=seq, digest=digest)
 
     async def _write_segments(self, output: _Output, manifest: Manifest) -> None:
         tries = 0

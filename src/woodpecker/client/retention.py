@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from woodpecker.client.checkpoints import register_after
 from woodpecker.client.cursor import cursors_of
 from woodpecker.client.environment import Environment
+from woodpecker.client.kept import on_kept
 from woodpecker.client.reader_start import tail
 from woodpecker.core.commands import DropSegments, SetTrimPending, TrimLog
 from woodpecker.core.ids import Kind
 from woodpecker.core.manifest import Anchor, Manifest, Segment
 from woodpecker.core.retention import clocks_agree, is_expired, span_of
-from woodpecker.errors import Conflict, Corrupt, InvalidRequest, NotFound, OutOfRange, Unavailable
+from woodpecker.errors import Conflict, InvalidRequest, OutOfRange, Unavailable
 from woodpecker.observability.names import Counter, Event
 from woodpecker.observability.names import Span as Operation
 from woodpecker.segments.base import SegmentRef
@@ -66,7 +68,9 @@ async def trim(
             tail=visible,
         )
     target, holder = await _held(env, manifest, before) if hold else (before, None)
-    report = await _report(env, manifest, target, holder, dry_run=dry_run)
+    report = await on_kept(
+        env, manifest, lambda now: _report(env, now, target, holder, dry_run=dry_run)
+    )
     if dry_run or target <= manifest.trim_point:
         return report
     with env.observer.span(Operation.TRIM, log=name):
@@ -89,7 +93,7 @@ async def apply_retention(env: Environment, manifest: Manifest, *, store_ms: int
         agree = clocks_agree(store_ms, own_ms)
         if store_ms is None or agree:
             now_us = store_ms * 1000 if store_ms is not None else None
-            target = await _target(env, manifest, now_us)
+            target = await on_kept(env, manifest, lambda now: _target(env, now, now_us))
         else:
             _log.warning(
                 "log %s: nothing is trimmed: the store's clock and this machine's are %.0f s apart",
@@ -111,19 +115,9 @@ async def drop_trimmed(env: Environment, name: str, *, log_id: str | None = None
     count = 0
     while True:
         manifest = await env.catalog.read(name, log_id=log_id)
-        doomed = [segment async for segment in _trimmed(env, manifest)]
-        if not doomed:
+        doomed, anchor = await on_kept(env, manifest, partial(_doomed, env))
+        if anchor is None:
             return count
-        try:
-            anchor = await _anchor_after(env, manifest, doomed[-1])
-        except NotFound as error:
-            now = await env.catalog.read(name, log_id=manifest.log_id)
-            if now.anchor != manifest.anchor:
-                continue  # another worker was faster
-            where = f"log {name!r} segment {doomed[-1].id}"
-            raise Corrupt(
-                f"{where} is trimmed but cannot be dropped: {error}", where=where
-            ) from error
         await env.catalog.change(name, DropSegments(log_id=manifest.log_id, anchor=anchor))
         env.hub.moved(manifest.log_id)
         await delete_segments(env, manifest, doomed)
@@ -153,6 +147,12 @@ async def _drop_blocks(env: Environment, manifest: Manifest, segment: Segment) -
         if segment.kind is Kind.OBJECT:
             raise
         # the file is on another host, the nodes are away: their own sweeps find it
+
+
+async def _doomed(env: Environment, manifest: Manifest) -> tuple[list[Segment], Anchor | None]:
+    """Segments to drop, and what the manifest then begins with; None: there is nothing to drop."""
+    doomed = [segment async for segment in _trimmed(env, manifest)]
+    return doomed, await _anchor_after(env, manifest, doomed[-1]) if doomed else None
 
 
 async def _anchor_after(env: Environment, manifest: Manifest, segment: Segment) -> Anchor:

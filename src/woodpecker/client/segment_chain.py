@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from woodpecker.client.environment import Environment
+from woodpecker.client.kept import on_kept
 from woodpecker.client.takeover import TakenOver
 from woodpecker.codec.block import PackedBlock, pack
 from woodpecker.core.batcher import Draft
@@ -18,7 +19,7 @@ from woodpecker.core.ids import Kind, State
 from woodpecker.core.manifest import End, Manifest, Options, Segment, placed
 from woodpecker.core.register import Register
 from woodpecker.core.rolling import is_due, is_overgrown, should_prepare
-from woodpecker.errors import Fenced
+from woodpecker.errors import Fenced, NotFound
 from woodpecker.observability.names import Counter, Span
 from woodpecker.segments.base import Recovered, SegmentRef, SegmentWriter
 from woodpecker.segments.prefetch import closing
@@ -447,6 +448,12 @@ class SegmentChain:
         manifest = (await self._env.catalog.load(self._name)).manifest
         if manifest is None or manifest.is_tombstone or manifest.log_id != self.owner.log_id:
             return None
+        try:
+            return await on_kept(self._env, manifest, lambda now: self._find(now, segment_id, seq))
+        except NotFound:
+            return None  # deleted meanwhile
+
+    async def _find(self, manifest: Manifest, segment_id: int, seq: int) -> Segment | None:
         async with closing(self._env.segments(manifest, from_seq=seq)) as segments:
             async for segment in segments:
                 if segment.id == segment_id:
