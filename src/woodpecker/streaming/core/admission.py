@@ -7,12 +7,18 @@ an await: ``judge``, take ticks and the writer's ``next_seq``, ``data_facts``, `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from woodpecker.streaming.core.facts import AbortTxn, Body, Data, Facts, Grant
-from woodpecker.streaming.core.fold import Fold, Place, Result, Verdict
-from woodpecker.streaming.core.refusals import Refusal
+from woodpecker.streaming.core.facts import NO_TXN, Body, Data, Facts, StreamColumn
+from woodpecker.streaming.core.fold import Fold
+from woodpecker.streaming.core.refusals import Class, Refusal
+from woodpecker.streaming.core.tables import Result, Session, Txn
 from woodpecker.streaming.settings import StreamSettings
+
+MIN_KEEP_ALIVE_MS, MAX_KEEP_ALIVE_MS = 1_000, 60_000
+MAX_MESSAGES = 1_000_000  # in one batch: a block of the log takes as many entries
+ENTRY_BYTES = 64  # what an entry costs the writer's queue beside its bytes
+TABLE_FULL_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,102 +84,269 @@ def judge(
 ) -> Admit | Repeat | Refuse:
     """Judge one batch that came to the serving owner at the right term and incarnation.
 
+    The session comes first: a repeat shares the first result, whatever else has changed since. **P**
+
     Args:
         tick: the tick that the batch's first entry would get now (``Ticks.first``).
     """
-    raise NotImplementedError
+    session = fold.sessions.get(asked.producer)
+    first = _unknown(fold, asked, tick) if session is None else _known(session, asked)
+    if first is not None:
+        return first if isinstance(first, Repeat) else _resting(fold, first)
+    plain = _malformed(asked, settings)
+    if plain is not None:
+        return Refuse(refusal=plain)
+    if asked.vcid not in fold.vchannels:
+        return _resting(fold, gone(asked.vcid))
+    txn: Txn | None = None
+    if asked.number >= 0:
+        found = _transaction(fold, asked, settings)
+        if isinstance(found, Refusal):
+            return _resting(fold, found)
+        txn = found
+    pressed = _pressed(asked, pressure)
+    if pressed is not None:
+        return Refuse(refusal=pressed)
+    return _admit(asked, txn, settings)
+
+
+def _resting(fold: Fold, refusal: Refusal) -> Refuse:
+    return Refuse(refusal=refusal, rests_on=fold.next_seq)
+
+
+def _known(session: Session, asked: Asked) -> Repeat | Refusal | None:
+    """Judge by a session that is there; None: this is its next batch."""
+    who = f"producer {asked.producer!r}"
+    if asked.epoch > session.epoch:
+        return Refusal(
+            kind=Class.MOVED,
+            message=f"{who}: epoch {asked.epoch} was granted by a newer owner; find it",
+        )
+    if asked.epoch < session.epoch:
+        return Refusal(
+            kind=Class.STALE_PRODUCER,
+            message=f"{who}: epoch {asked.epoch} was replaced by {session.epoch}; open a new producer",
+        )
+    expected = session.last_sequence + 1
+    if asked.sequence == expected:
+        return None
+    if asked.sequence > expected:
+        return _gap(asked, expected)
+    for result in session.results:
+        if result.sequence == asked.sequence:
+            return Repeat(result=result)
+    return Refusal(
+        kind=Class.EXPIRED,
+        message=f"{who}: sequence {asked.sequence} is older than the results kept; "
+        "it was written, where is not known any more",
+    )
+
+
+def _unknown(fold: Fold, asked: Asked, tick: int) -> Refusal | None:
+    """Judge without a session; None: this batch may introduce it.
+
+    An id granted after all that was forgotten was never in the log: nothing of it was written.
+    """
+    who = f"producer {asked.producer!r}"
+    if asked.epoch > 0 or asked.grant_tick <= fold.forgotten_tick:
+        return Refusal(
+            kind=Class.EXPIRED,
+            message=f"{who} was idle for so long that it was forgotten; whether sequence {asked.sequence} "
+            "was written is not known; open a new producer",
+        )
+    if asked.grant_tick > tick:
+        return Refusal(
+            kind=Class.INVALID, message=f"{who}: its grant was not made here; attach anew"
+        )
+    if asked.sequence > 0:
+        return _gap(asked, 0)
+    if not fold.has_room_for_session(tick):
+        return Refusal(
+            kind=Class.LATER,
+            message=f"{who}: {len(fold.sessions)} producers write here, no more are taken now; come again",
+            after_ms=TABLE_FULL_MS,
+        )
+    return None
+
+
+def _gap(asked: Asked, expected: int) -> Refusal:
+    return Refusal(
+        kind=Class.GAP,
+        message=f"producer {asked.producer!r}: sequence {asked.sequence} came before {expected}; "
+        f"send again from {expected}",
+        expected=expected,
+    )
+
+
+def gone(vcid: int) -> Refusal:
+    """The refusal of what names a channel that is not there (any more)."""
+    return Refusal(
+        kind=Class.GONE, message=f"channel {vcid} is not in this log any more; find it by name"
+    )
+
+
+def _malformed(asked: Asked, settings: StreamSettings) -> Refusal | None:
+    """What makes no sense whatever the state is."""
+    is_end = asked.commit or asked.abort
+    if (
+        asked.largest_bytes > settings.message_max_bytes
+        or asked.size_bytes > settings.batch_max_bytes
+    ):
+        return _invalid(
+            f"a batch of {asked.size_bytes} bytes, largest message {asked.largest_bytes}; allowed are "
+            f"{settings.batch_max_bytes} and {settings.message_max_bytes}"
+        )
+    if asked.count > MAX_MESSAGES:
+        return _invalid(f"a batch of {asked.count} messages; allowed are {MAX_MESSAGES}")
+    if asked.number < 0 and (asked.begin or is_end or asked.join):
+        return _invalid("begin, commit, abort and join need the number of a transaction")
+    if asked.abort and (asked.begin or asked.commit or asked.count):
+        return _invalid("an abort stands alone, without messages")
+    if asked.join and not asked.commit:
+        return _invalid("join is said with the commit")
+    if not asked.count and not (asked.begin or is_end):
+        return _invalid("a batch without messages")
+    keep_alive = asked.keep_alive_ms or settings.transaction_keep_alive_ms
+    if asked.begin and not MIN_KEEP_ALIVE_MS <= keep_alive <= MAX_KEEP_ALIVE_MS:
+        return _invalid(
+            f"keep-alive of {keep_alive} ms; allowed are {MIN_KEEP_ALIVE_MS} to {MAX_KEEP_ALIVE_MS}"
+        )
+    return None
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(kind=Class.INVALID, message=message)
+
+
+def _transaction(fold: Fold, asked: Asked, settings: StreamSettings) -> Txn | Refusal | None:
+    """The open transaction that the batch goes on with; None: it begins one."""
+    session = fold.sessions.get(asked.producer)
+    if asked.begin:
+        refused = _may_begin(fold, session, asked, settings)
+        entries, size_bytes, found = 0, 0, None
+    else:
+        txn_id = open_txn(fold, asked.producer, asked.number)
+        if txn_id is None:
+            return _not_open(session, asked)
+        found = fold.open[txn_id]
+        entries, size_bytes = found.entries, found.size_bytes
+        refused = None
+        if found.vcid != asked.vcid:
+            refused = _invalid(
+                f"transaction {asked.number} is on channel {found.vcid}, not {asked.vcid}"
+            )
+    too_large = (
+        entries + asked.count > settings.transaction_max_entries
+        or size_bytes + asked.size_bytes > settings.transaction_max_bytes
+    )
+    if refused is None and too_large:
+        refused = _invalid(
+            f"transaction {asked.number} would have {entries + asked.count} messages, "
+            f"{size_bytes + asked.size_bytes} bytes; allowed are {settings.transaction_max_entries} and "
+            f"{settings.transaction_max_bytes}; abort it"
+        )
+    return found if refused is None else refused
+
+
+def open_txn(fold: Fold, producer: str, number: int) -> int | None:
+    """Id of the open transaction that a producer calls ``number``, or None."""
+    session = fold.sessions.get(producer)
+    for txn_id in () if session is None else session.open:
+        if fold.open[txn_id].number == number:
+            return txn_id
+    return None
+
+
+def _may_begin(
+    fold: Fold, session: Session | None, asked: Asked, settings: StreamSettings
+) -> Refusal | None:
+    if session is not None and asked.number <= session.last_number:
+        return _invalid(f"transaction {asked.number} after {session.last_number}: numbers grow")
+    if session is not None and len(session.open) >= settings.transactions_per_session:
+        return _invalid(
+            f"{len(session.open)} transactions of this producer are open; allowed are "
+            f"{settings.transactions_per_session}"
+        )
+    if len(fold.open) >= settings.transactions_open:
+        return Refusal(
+            kind=Class.LATER,
+            message=f"{len(fold.open)} transactions are open here; come again",
+            after_ms=TABLE_FULL_MS,
+        )
+    return None
+
+
+def _not_open(session: Session | None, asked: Asked) -> Refusal:
+    """Why a transaction cannot be gone on with."""
+    number = asked.number
+    if session is None or number > session.last_number:
+        return _invalid(f"transaction {number} was never begun")
+    for verdict in session.verdicts:
+        if (verdict.epoch, verdict.number) == (asked.epoch, number):
+            if verdict.position is not None:
+                return _invalid(
+                    f"transaction {number} is committed already, at {verdict.position.seq}"
+                )
+            return Refusal(
+                kind=Class.ABORTED,
+                message=f"transaction {number} was aborted: {verdict.reason}; run it again whole",
+                reason=verdict.reason,
+            )
+    return _invalid(f"transaction {number} was decided long ago")
+
+
+def _pressed(asked: Asked, pressure: Pressure) -> Refusal | None:
+    """Ends of transactions pass in every state: they free what others wait for."""
+    is_end = (asked.commit or asked.abort) and not asked.count
+    room = pressure.control_room_bytes if is_end else pressure.room_bytes
+    if asked.size_bytes + ENTRY_BYTES * max(asked.count, 1) <= room and (
+        is_end or not pressure.is_rejecting
+    ):
+        return None
+    return Refusal(
+        kind=Class.LATER,
+        message="this channel's log takes nothing now; come again",
+        after_ms=pressure.after_ms,
+    )
+
+
+def _admit(asked: Asked, txn: Txn | None, settings: StreamSettings) -> Admit:
+    entries = 0 if txn is None else txn.entries
+    data = Data(
+        producer=asked.producer,
+        epoch=asked.epoch,
+        sequence=asked.sequence,
+        size_bytes=asked.size_bytes,
+        number=asked.number,
+        begin=asked.begin,
+        commit=asked.commit,
+        abort=asked.abort,
+        join=asked.join,
+        hollow=not asked.count,
+        entries=entries + asked.count if asked.commit else 0,
+        keep_alive_ms=(asked.keep_alive_ms or settings.transaction_keep_alive_ms) * asked.begin,
+        type=asked.type,
+    )
+    return Admit(data=data, vcid=asked.vcid, count=max(asked.count, 1))
+
+
+# ---------------------------------------------------------------------------- making facts
 
 
 def data_facts(fold: Fold, admit: Admit, *, tick: int, limit: int) -> Facts:
     """The facts of an admitted batch, at the fold's next seq."""
-    raise NotImplementedError
+    data = admit.data
+    if data.begin:
+        data = replace(data, txn=fold.next_seq)
+    elif data.number >= 0:
+        txn_id = open_txn(fold, data.producer, data.number)
+        data = replace(data, txn=NO_TXN if txn_id is None else txn_id)
+    return facts_of(fold, data, tick=tick, limit=limit, vcid=admit.vcid, count=admit.count)
 
 
-def control_facts(
+def facts_of(
     fold: Fold, body: Body, *, tick: int, limit: int, term: int = 0, vcid: int = 0, count: int = 1
 ) -> Facts:
-    """The facts of a control batch at the fold's next seq. ``term`` 0: the fold's."""
-    raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttachedAs:
-    """The session of a re-attach. Answer when everything below ``rests_on`` is acknowledged."""
-
-    producer: str
-    epoch: int
-    next_sequence: int
-    rests_on: int
-
-
-def attach(fold: Fold, producer: str, epoch: int) -> AttachedAs | Refuse:
-    """A re-attach: changes nothing. An anonymous id (epoch 0) not in the log is taken as not yet introduced."""
-    raise NotImplementedError
-
-
-def grant(fold: Fold, producer: str, *, tick: int) -> Grant | Refuse:
-    """A named producer's next epoch: append the Grant, apply it; then ``granted`` says what to answer."""
-    raise NotImplementedError
-
-
-def granted(fold: Fold, producer: str) -> AttachedAs:
-    """The session after its Grant was applied."""
-    raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
-    """Append this control batch."""
-
-    body: Body
-    vcid: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """It is in the log. Answer once everything up to and with ``place.seq`` is acknowledged."""
-
-    place: Place
-
-
-def judge_create(
-    fold: Fold,
-    vcid: int,
-    name: str,
-    *,
-    retention_age_s: int | None = None,
-    retention_bytes: int | None = None,
-    settings: StreamSettings,
-) -> Write | Written | Refuse:
-    """AppendControl vc-create: GONE if it was deleted, LATER if the pchannel is full."""
-    raise NotImplementedError
-
-
-def judge_delete(fold: Fold, vcid: int) -> Write | Written:
-    """AppendControl vc-delete. A channel that never was here is deleted as well: it can not come later. **P**"""
-    raise NotImplementedError
-
-
-def judge_trim(fold: Fold, vcid: int, before: int) -> Write | Written | Refuse:
-    """AppendControl vc-trim."""
-    raise NotImplementedError
-
-
-def judge_broadcast(
-    fold: Fold, vcid: int, broadcast: int, floor: int, type_: str = ""
-) -> Write | Written | Refuse:
-    """AppendControl broadcast: idempotent by (id, vcid); below the floor INVALID; GONE without the channel. **P**"""
-    raise NotImplementedError
-
-
-def judge_abort(fold: Fold, txn: int, reason: str) -> AbortTxn | None:
-    """The owner gives a transaction up; None: it is decided already."""
-    raise NotImplementedError
-
-
-def describe(fold: Fold, producer: str, epoch: int, number: int) -> str | Verdict:
-    """What became of a producer's transaction: its verdict, or "open", or "forgotten".
-
-    Of everything sequenced so far: answer when that is acknowledged, after a check of ownership.
-    """
-    raise NotImplementedError
+    """The facts of a batch at the fold's next seq. ``term`` 0: the fold's."""
+    column = StreamColumn(term=term or fold.term, limit=limit, low=fold.low, body=body, vcid=vcid)
+    return Facts(seq=fold.next_seq, count=count, tick=tick, column=column)
