@@ -241,17 +241,20 @@ def _cursors(plan: Plan, rng: random.Random) -> None:
     plan.trims, plan.carers, plan.care_ms = "hold", 4, 20.0
     plan.on_records.latency_ms = rng.choice((5.0, 40.0))
     plan.calls, plan.pace_ms = 20, 50.0
+    plan.strikes = (*plan.strikes, Fault.STOPPED_AT_REQUEST)  # between the look at cursors and the trim
+    plan.strike_s = 0.3
 
 
 def _gaps(plan: Plan, rng: random.Random) -> None:
     """Many blocks under way, some of them lost, their writer killed, and eyes on the tail."""
-    plan.tasks, plan.pace_ms, plan.calls = 4, 0.0, 20
-    plan.options["segment_max_blocks"] = 30
-    plan.options["linger_ms"] = 0
-    plan.on_objects.latency_ms = rng.choice((20.0, 100.0))
+    plan.tasks, plan.pace_ms, plan.calls = 4, 0.0, 60
+    plan.options |= {"segment_max_blocks": 30, "linger_ms": 0, "append_timeout_ms": 500}
+    plan.on_objects.latency_ms = rng.choice((5.0, 20.0, 100.0))
+    plan.on_objects.timeout_ms = 2_000.0  # longer than a writer waits, who leaves a gap behind
     plan.on_objects.rates = {Fault.REQUEST_LOST: 0.1, Fault.SLOW: 0.05, Fault.LATE: 0.05}
+    plan.on_records.rates, plan.on_records.latency_ms = {}, 1.0
     plan.strikes = (Fault.KILLED, Fault.KILLED_AT_REQUEST, Fault.STOPPED_LONG)
-    plan.strike_s, plan.carers, plan.care_ms = 0.5, 2, 30.0
+    plan.strike_s, plan.carers, plan.care_ms = 1.5, 2, 10.0
 
 
 def _forgetful(plan: Plan, rng: random.Random) -> None:
