@@ -237,12 +237,11 @@ def _rebirth(plan: Plan, rng: random.Random) -> None:
 
 
 def _cursors(plan: Plan, rng: random.Random) -> None:
-    """Cursors come and go beside trims that respect them."""
+    """Cursors come and go beside trims that respect them, and that are stopped before the last step."""
     plan.trims, plan.carers, plan.care_ms = "hold", 4, 20.0
     plan.on_records.latency_ms = rng.choice((5.0, 40.0))
     plan.calls, plan.pace_ms = 20, 50.0
-    plan.strikes = (*plan.strikes, Fault.STOPPED_AT_REQUEST)  # between the look at cursors and the trim
-    plan.strike_s = 0.3
+    plan.strikes, plan.strike_s = (*plan.strikes, Fault.STOPPED_AT_REQUEST), 0.3
 
 
 def _gaps(plan: Plan, rng: random.Random) -> None:
