@@ -7,4 +7,8 @@ from woodpecker.streaming.core.values import Properties, Where
 
 def matches(where: Where, *, type_: str, key: bytes, properties: Properties) -> bool:
     """Whether a message passes: all that is given must hold; a property must be there with that value."""
-    raise NotImplementedError
+    return (
+        (where.type is None or where.type == type_)
+        and (where.key is None or where.key == key)
+        and all(wanted in properties for wanted in where.properties)
+    )

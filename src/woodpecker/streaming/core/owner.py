@@ -8,7 +8,7 @@ once nothing of the old life is left; what was under way before then is not repo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -22,6 +22,13 @@ class State(StrEnum):
     CLOSING = "closing"
     CLOSED = "closed"
     FAILED = "failed"
+
+
+_RESTING = frozenset({State.IDLE, State.CLOSED, State.FAILED})
+_OPENING = frozenset({State.OPENING, State.REPLAYING})
+_ALIVE = frozenset({State.REPLAYING, State.SERVING})
+REOPENS, REOPEN_WINDOW_MS = 3, 60_000  # under one term, without the coordinator
+WRITER_ENDED = "its writer ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,7 @@ class Owner:
     wanted: int = 0
     is_wanted: bool = False
     reason: str = ""
+    again: bool = False  # CLOSING only to open under the same term again
     reopened_ms: tuple[int, ...] = ()
 
 
@@ -158,4 +166,72 @@ Effect = ReadRecord | OpenWriter | Replay | Serve | Stop
 
 def step(owner: Owner, event: Event) -> tuple[Owner, Effect | None]:
     """The next state, and what to do to go on. Events that mean nothing in a state change nothing."""
-    raise NotImplementedError
+    match event:
+        case AssignAsked(term=term):
+            return _ordered(owner, term, is_wanted=True)
+        case ReleaseAsked(term=term):
+            return _ordered(owner, term, is_wanted=False)
+        case WriterEnded() if owner.state in _ALIVE:
+            return _ended(owner, event)
+        case Broke(reason=reason) if owner.state in _OPENING:
+            return replace(owner, state=State.CLOSING, reason=reason), Stop(graceful=False)
+        case Stopped() if owner.state is State.CLOSING:
+            return _stopped(owner)
+    return _opening(owner, event)
+
+
+def _opening(owner: Owner, event: Event) -> tuple[Owner, Effect | None]:
+    match owner.state, event:
+        case State.OPENING, RecordRead(is_mine=True):
+            return owner, OpenWriter(term=owner.term)
+        case State.OPENING, RecordRead() | ClaimRefused():
+            owner = replace(owner, is_wanted=owner.wanted > owner.term and owner.is_wanted)
+            return replace(owner, state=State.CLOSING), Stop(graceful=False)
+        case State.OPENING, WriterOpened():
+            return replace(owner, state=State.REPLAYING), Replay(term=owner.term)
+        case State.REPLAYING, TermRecorded():
+            return replace(owner, state=State.SERVING, reason=""), Serve(term=owner.term)
+    return owner, None
+
+
+def _ordered(owner: Owner, term: int, *, is_wanted: bool) -> tuple[Owner, Effect | None]:
+    """A newer order counts; at one term a release is newer than an assign. **P**"""
+    is_newer = term > owner.wanted or (term == owner.wanted and owner.is_wanted and not is_wanted)
+    if not is_newer:
+        return owner, None
+    owner = replace(owner, wanted=term, is_wanted=is_wanted)
+    if owner.state in _RESTING:
+        return _begin(owner) if is_wanted else (owner, None)
+    if owner.state is State.CLOSING:
+        return owner, None
+    graceful = owner.state is State.SERVING
+    return replace(owner, state=State.CLOSING, reason=""), Stop(graceful=graceful)
+
+
+def _begin(owner: Owner) -> tuple[Owner, Effect | None]:
+    """A life under the term that is wanted."""
+    reopened = owner.reopened_ms if owner.term == owner.wanted else ()
+    fresh = replace(
+        owner, state=State.OPENING, term=owner.wanted, reason="", reopened_ms=reopened, again=False
+    )
+    return fresh, ReadRecord(term=owner.wanted)
+
+
+def _ended(owner: Owner, event: WriterEnded) -> tuple[Owner, Effect | None]:
+    """Nothing of this life is used again; under the same term a new one may begin."""
+    recent = tuple(at for at in owner.reopened_ms if event.monotonic_ms - at < REOPEN_WINDOW_MS)
+    again = event.is_mine and len(recent) < REOPENS
+    if again:
+        recent = (*recent, event.monotonic_ms)
+    reason = "" if again else WRITER_ENDED
+    return (
+        replace(owner, state=State.CLOSING, again=again, reason=reason, reopened_ms=recent),
+        Stop(graceful=False),
+    )
+
+
+def _stopped(owner: Owner) -> tuple[Owner, Effect | None]:
+    if owner.is_wanted and (owner.wanted > owner.term or owner.again):
+        return _begin(owner)
+    failed = owner.reason not in {"", WRITER_ENDED} and owner.is_wanted
+    return replace(owner, state=State.FAILED if failed else State.CLOSED, again=False), None
