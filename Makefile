@@ -18,7 +18,7 @@ DEMO := $(VENV)/.demo
 LOCKED := pyproject.toml constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow sim kill-short kill check format clean
+.PHONY: help demo test test-slow sim kill-short kill check proto format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo 'make kill       the same for long (KILLS=500; docs/testing.md)'
 	@echo 'make sim        simulated worlds full of faults, a fixed set of seeds (SEEDS=400 FIRST=0)'
 	@echo 'make check      ruff, formatting, mypy, import rules, tests of the documents'
+	@echo 'make proto      make the messages of woodpecker.streaming.v1 anew after a change of their .proto files'
 	@echo 'make clean      remove $(VENV) and caches'
 
 demo: $(DEMO)
@@ -73,6 +74,16 @@ check: $(DEV)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 	@$(BIN)/python -m pytest -q tests/architecture tests/docs
+
+# An older compiler on purpose: what it makes runs with every protobuf that the extra `grpc` allows.
+PROTO := src/woodpecker/streaming/proto
+PROTOC := .cache/protoc
+
+proto:
+	@$(PYTHON) -m venv $(PROTOC)
+	@$(PROTOC)/bin/python -m pip --disable-pip-version-check install --quiet grpcio-tools==1.71.2 $(OR_SAY_PIP)
+	@$(PROTOC)/bin/python -m grpc_tools.protoc -I $(PROTO) --python_out=src --pyi_out=src \
+	    $(PROTO)/woodpecker/streaming/v1/*.proto
 
 format: $(DEV)
 	@$(BIN)/ruff check --fix .

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import typing
 
 import pytest
 
+from woodpecker.access import Access
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.streaming import frames, ports
+from woodpecker.streaming.transport.grpc_client import GrpcDialer
+from woodpecker.streaming.transport.grpc_server import serve
 from woodpecker.streaming.transport.memory import MemoryNetwork
 from woodpecker.testing.conformance import stream_samples as samples
 from woodpecker.testing.conformance.stream_transport import StreamTransportSuite
+from woodpecker.testing.servers.certificates import make_certificates
 
 
 class MemoryPlace:
@@ -30,6 +35,22 @@ class MemoryPlace:
         return "nowhere:1"
 
 
+class GrpcPlace:
+    def __init__(self, access=None):
+        self._access = access
+
+    async def serve(self, services, address="127.0.0.1:0"):
+        return await serve(services, address or "127.0.0.1:0", SystemRuntime(), self._access)
+
+    def dialer(self):
+        return GrpcDialer(SystemRuntime(), self._access)
+
+    async def nowhere(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
 class TestMemory(StreamTransportSuite):
     @pytest.fixture
     def place(self):
@@ -40,6 +61,25 @@ class TestSlowMemory(StreamTransportSuite):
     @pytest.fixture
     def place(self):
         return MemoryPlace(delay_ms=(0.0, 0.5))
+
+
+class TestGrpc(StreamTransportSuite):
+    @pytest.fixture
+    def place(self):
+        return GrpcPlace()
+
+
+class TestGrpcWithTlsAndToken(StreamTransportSuite):
+    @pytest.fixture
+    def place(self, tmp_path_factory):
+        files = make_certificates(tmp_path_factory.mktemp("tls"))
+        access = Access(
+            secret=b"only we know",
+            tls_ca=files.ca_file,
+            tls_cert=files.server_certificate_file,
+            tls_key=files.server_key_file,
+        )
+        return GrpcPlace(access)
 
 
 def test_there_is_a_sample_of_every_frame_and_request():

@@ -18,6 +18,7 @@ from woodpecker.streaming import frames
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.ports import Stream
 from woodpecker.streaming.requests import Request
+from woodpecker.streaming.transport.pipe import Pipe
 from woodpecker.streaming.transport.services import Services, StreamKind, ended, failed
 
 CAPACITY = 16
@@ -266,7 +267,7 @@ async def _answer(services: Services, stream: MemoryStream[Any, Any]) -> None:
 class MemoryStream(Generic[Out, In]):
     """One end of a stream."""
 
-    def __init__(self, line: _Line, out: _Pipe[Out], into: _Pipe[In]) -> None:
+    def __init__(self, line: _Line, out: _Way[Out], into: _Way[In]) -> None:
         self._line = line
         self._out = out
         self._into = into
@@ -278,7 +279,7 @@ class MemoryStream(Generic[Out, In]):
         return await self._into.take()
 
     async def close(self) -> None:
-        self._out.close(None)
+        self._out.close()
         self._line.settle()
 
     def cut(self) -> None:
@@ -298,8 +299,8 @@ class _Line:
         self.ways = (way, way[::-1])
         self.maker = maker
         self._network = network
-        self._there: _Pipe[Any] = _Pipe(network, way, lambda: ended(what))
-        self._back: _Pipe[Any] = _Pipe(network, way[::-1], lambda: ended(what))
+        self._there: _Way[Any] = _Way(network, way, lambda: ended(what))
+        self._back: _Way[Any] = _Way(network, way[::-1], lambda: ended(what))
         network.add(self)
 
     def ends(self) -> tuple[MemoryStream[Any, Any], MemoryStream[Any, Any]]:
@@ -326,94 +327,40 @@ class _Line:
         self._back.wake()
 
 
-class _Pipe(Generic[Frame]):
-    """One direction: a bounded queue that can be closed, refused and cut."""
+class _Way(Pipe[Frame]):
+    """A pipe whose frames take as long as the network says."""
 
     def __init__(self, network: MemoryNetwork, way: Way, ended: Callable[[], Refused]) -> None:
+        super().__init__(CAPACITY, ended)
         self._network = network
         self._way = way
-        self._ended = ended
-        self._loop = asyncio.get_running_loop()
-        self._frames: deque[tuple[float, Frame]] = (
-            deque()
-        )  # with the time from which it may be taken
-        self._waiting: list[asyncio.Future[None]] = []
-        self._turn = asyncio.Lock()  # frames of several senders go in the order in which they came
+        self._dues: deque[float] = deque()  # of each frame: from when it may be taken
         self._last_due = 0.0
-        self._is_cut = False
-        self._takes_no_more = False
-        self._reason: Refused | None = None
-        self.is_closed = False
 
-    async def put(self, frame: Frame) -> None:
-        async with self._turn:
-            while self._takes_more and len(self._frames) >= CAPACITY:
-                await self._change(None)
-            if not self._takes_more:
-                raise self._ended()
-            self._last_due = max(self._last_due, self._loop.time() + self._network.draw_delay_s())
-            self._frames.append((self._last_due, frame))
-            self.wake()
-
-    async def take(self) -> Frame | None:
-        while not self._is_cut:
-            wait_s = self._wait_s()
-            if wait_s is None or wait_s > 0:
-                await self._change(wait_s)
-            elif self._frames:
-                frame = self._frames.popleft()[1]
-                self.wake()
-                return frame
-            elif self._reason is not None:
-                raise self._reason
-            else:
-                return None
-        raise self._ended()
-
-    def close(self, reason: Refused | None) -> None:
-        """After what was put: None is taken, or ``reason`` raised."""
+    def close(self, reason: Refused | None = None) -> None:
         if not self.is_closed:
-            self.is_closed = True
-            self._reason = reason
-            self._last_due = max(self._last_due, self._loop.time() + self._network.draw_delay_s())
-            self.wake()
+            self._draw()
+        super().close(reason)
 
     def refuse(self) -> None:
-        """Take no more; what waits has no receiver."""
-        self._takes_no_more = True
-        self._frames.clear()
-        self.wake()
+        self._dues.clear()
+        super().refuse()
 
-    def cut(self) -> None:
-        self._is_cut = self.is_closed = True
-        self._frames.clear()
-        self.wake()
+    def _append(self, frame: Frame) -> None:
+        self._draw()
+        self._dues.append(self._last_due)
+        super()._append(frame)
 
-    def wake(self) -> None:
-        """Whoever waits looks again."""
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
-    @property
-    def _takes_more(self) -> bool:
-        return not (self.is_closed or self._takes_no_more)
+    def _pop(self) -> Frame:
+        self._dues.popleft()
+        return super()._pop()
 
     def _wait_s(self) -> float | None:
-        """Until there is something to take, or the end; None: nobody knows."""
         if self._network.is_held(self._way):
             return None
-        if self._frames:
-            return self._frames[0][0] - self._loop.time()
+        if self._dues:
+            return self._dues[0] - self._loop.time()
         return self._last_due - self._loop.time() if self.is_closed else None
 
-    async def _change(self, wait_s: float | None) -> None:
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(future)
-        timer = None if wait_s is None else self._loop.call_later(wait_s, self.wake)
-        try:
-            await future
-        finally:
-            if timer is not None:
-                timer.cancel()
+    def _draw(self) -> None:
+        self._last_due = max(self._last_due, self._loop.time() + self._network.draw_delay_s())

@@ -1,0 +1,1 @@
+"""Messages of ``woodpecker.streaming.v1``: made from ``streaming/proto`` by ``make proto``."""
