@@ -24,7 +24,7 @@ HINT_EVERY_BLOCKS = 4096
 INLINE_MAX_BYTES = 64 << 10
 INLINE_MAX_MS = 0.5  # mean sync above which the loop is never blocked
 SLOW_SYNC_MS = 5.0  # one sync above this sends the next ones to a thread ...
-SLOW_PAUSE_MS = 1000.0  # ... for so long
+PAUSE_FACTOR = 20  # ... for so many times what it took: slow syncs stop the loop 5 % of the time
 _EWMA_WEIGHT = 0.1
 
 
@@ -216,7 +216,7 @@ class Pace:
         """Learn from one write and sync of a block of at most INLINE_MAX_BYTES."""
         self._mean_ms += _EWMA_WEIGHT * (sync_ms - self._mean_ms)
         if sync_ms > SLOW_SYNC_MS:
-            self._thread_until_ms = now_ms + SLOW_PAUSE_MS
+            self._thread_until_ms = now_ms + sync_ms * PAUSE_FACTOR
 
     def allows_inline(self, now_ms: float) -> bool:
         """Whether a small block may be written and synced in the event loop now."""

@@ -9,7 +9,7 @@ import pytest
 
 from woodpecker.core.file_rules import (
     INLINE_MAX_MS,
-    SLOW_PAUSE_MS,
+    PAUSE_FACTOR,
     SLOW_SYNC_MS,
     Act,
     Identity,
@@ -108,11 +108,12 @@ def test_the_loop_waits_for_fast_disks_only():
     assert not pace.allows_inline(0)  # nothing is known
     pace.took(INLINE_MAX_MS / 2, 0)
     assert pace.allows_inline(0)
-    pace.took(SLOW_SYNC_MS * 1.01, 10)
+    slow_ms = SLOW_SYNC_MS * 1.01
+    pace.took(slow_ms, 10)
     for _ in range(50):
         pace.took(INLINE_MAX_MS / 2, 11)
-    assert not pace.allows_inline(10 + SLOW_PAUSE_MS - 1)
-    assert pace.allows_inline(10 + SLOW_PAUSE_MS)
+    assert not pace.allows_inline(10 + slow_ms * PAUSE_FACTOR - 1)
+    assert pace.allows_inline(10 + slow_ms * PAUSE_FACTOR)
     for _ in range(50):
         pace.took(INLINE_MAX_MS * 2, 2000)
     assert not pace.allows_inline(10_000)
