@@ -46,7 +46,7 @@ class AppendPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Limits:
+class Limits:
     """Slices of the back end alone."""
 
     throughput: Measure
@@ -74,7 +74,7 @@ async def run(target: Target, wanted: AppendPlan, say: Say) -> list[Row]:
 
 
 @asynccontextmanager
-async def limits_of(target: Target) -> AsyncIterator[_Limits]:
+async def limits_of(target: Target) -> AsyncIterator[Limits]:
     """What the back end of ``target`` can do alone."""
     if target.directory is not None and target.nodes is not None:
         async with raw_quorum(target.directory, len(target.nodes.processes)) as sinks:
@@ -88,22 +88,22 @@ async def limits_of(target: Target) -> AsyncIterator[_Limits]:
     else:
         raw = target.raw()
         note = "limit: PUTs of 4 MiB, 8 at once; one at a time: PUTs of 1 KiB"
-        yield _Limits(throughput=raw.puts, latency=raw.small_puts, note=note)
+        yield Limits(throughput=raw.puts, latency=raw.small_puts, note=note)
 
 
-def _blocking(raw: RawFile | RawQuorum) -> _Limits:
+def _blocking(raw: RawFile | RawQuorum) -> Limits:
     async def throughput(seconds: float) -> Slice:
         return raw.throughput(seconds)
 
     async def latency(seconds: float) -> Slice:
         return raw.latency(seconds)
 
-    return _Limits(throughput=throughput, latency=latency, note=raw.choose())
+    return Limits(throughput=throughput, latency=latency, note=raw.choose())
 
 
 class _Bench:
     def __init__(
-        self, target: Target, client: Client, limits: _Limits, wanted: AppendPlan, say: Say
+        self, target: Target, client: Client, limits: Limits, wanted: AppendPlan, say: Say
     ) -> None:
         self._target = target
         self._client = client
@@ -143,7 +143,11 @@ class _Bench:
     async def open_loop(self, rate: float, size: int) -> Row:
         """Latency at a fixed rate, counted from the moment each entry was due."""
         name = f"append {size_text(size)} at {rate:,.0f}/s"
-        _, figures = await self._run(name, partial(loads.at_rate, rate=rate), size, None)
+
+        async def load(writer: LogWriter, payloads: Payloads, seconds: float) -> Slice:
+            return await loads.at_rate(loads.submitting(writer), payloads, seconds, rate=rate)
+
+        _, figures = await self._run(name, load, size, None)
         return Row(name=name, figures={"asked_s": rate, **figures})
 
     async def most(self, size: int) -> float:

@@ -18,6 +18,7 @@ class Slice:
     bytes: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    servers_cpu_seconds: float = 0.0  # of other processes, where they are known
     latencies: list[float] = field(default_factory=list)
 
     @property
@@ -49,6 +50,7 @@ def total(slices: Sequence[Slice]) -> Slice:
         bytes=sum(one.bytes for one in slices),
         seconds=sum(one.seconds for one in slices),
         cpu_seconds=sum(one.cpu_seconds for one in slices),
+        servers_cpu_seconds=sum(one.servers_cpu_seconds for one in slices),
         latencies=[latency for one in slices for latency in one.latencies],
     )
 
@@ -65,6 +67,8 @@ def rate_figures(slices: Sequence[Slice]) -> dict[str, float]:
     }
     if whole.bytes and whole.cpu_seconds:
         figures["cpu_s_per_gb"] = whole.cpu_seconds / (whole.bytes / 1e9)
+    if whole.bytes and whole.servers_cpu_seconds:
+        figures["servers_cpu_s_per_gb"] = whole.servers_cpu_seconds / (whole.bytes / 1e9)
     return figures | latency_figures(whole.latencies)
 
 

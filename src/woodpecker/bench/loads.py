@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any, Protocol
 
 from woodpecker.bench.figures import Slice
 from woodpecker.bench.machine import cpu_seconds, now
@@ -19,10 +20,31 @@ SUBMITS_A_TURN = 500
 RATE_TICK_S = 0.001
 
 
-async def many(writer: LogWriter, payloads: Payloads, seconds: float) -> Slice:
-    """``append_many`` of about 1 MiB each, several at once; all durable at the end."""
-    count = max(1, min(BATCH_ENTRIES, BATCH_BYTES // max(1, payloads.size_bytes)))
-    batches = [payloads.take(count) for _ in range(2 * BATCHES_AT_ONCE)]
+class Appender(Protocol):
+    """A writer of ours, or a peer's log."""
+
+    async def append(self, payload: bytes) -> object:
+        """One entry, acknowledged."""
+
+    async def append_many(self, payloads: Sequence[bytes]) -> object:
+        """Several, acknowledged."""
+
+
+Send = Callable[[bytes], Awaitable[asyncio.Future[Any]]]
+"""Puts one entry in, waiting for room if need be; the future is done when it is acknowledged."""
+
+
+async def many(
+    writer: Appender,
+    payloads: Payloads,
+    seconds: float,
+    *,
+    count: int | None = None,
+    at_once: int = BATCHES_AT_ONCE,
+) -> Slice:
+    """``append_many`` of ``count`` entries (else about 1 MiB) each, several at once; all durable at the end."""
+    count = count or max(1, min(BATCH_ENTRIES, BATCH_BYTES // max(1, payloads.size_bytes)))
+    batches = [payloads.take(count) for _ in range(2 * at_once)]
     done, cpu, begin = Slice(), cpu_seconds(), now()
 
     async def lane(number: int) -> None:
@@ -30,9 +52,9 @@ async def many(writer: LogWriter, payloads: Payloads, seconds: float) -> Slice:
         while now() - begin < seconds:
             await writer.append_many(batches[turn % len(batches)])
             done.entries += count
-            turn += BATCHES_AT_ONCE
+            turn += at_once
 
-    await asyncio.gather(*(lane(number) for number in range(BATCHES_AT_ONCE)))
+    await asyncio.gather(*(lane(number) for number in range(at_once)))
     return _finished(done, payloads, cpu, begin)
 
 
@@ -53,7 +75,7 @@ async def submit(writer: LogWriter, payloads: Payloads, seconds: float) -> Slice
     return _finished(done, payloads, cpu, begin)
 
 
-async def awaiting(writer: LogWriter, payloads: Payloads, seconds: float, *, tasks: int) -> Slice:
+async def awaiting(writer: Appender, payloads: Payloads, seconds: float, *, tasks: int) -> Slice:
     """``tasks`` tasks, each waiting for its append before the next."""
     done, cpu, begin = Slice(), cpu_seconds(), now()
 
@@ -71,47 +93,69 @@ async def awaiting(writer: LogWriter, payloads: Payloads, seconds: float, *, tas
 
 
 async def at_rate(
-    writer: LogWriter,
+    send: Send,
     payloads: Payloads,
     seconds: float,
     *,
     rate: float,
-    on_answer: Callable[[int], None] = lambda _seq: None,
+    on_answer: Callable[[Any], None] = lambda _answer: None,
 ) -> Slice:
-    """Entries at fixed moments, whether or not earlier ones are done.
+    """Entries at fixed moments, whether or not earlier ones are done; ends when all are acknowledged.
 
     A latency counts from the moment an entry was due, so that a pause is felt by all who would have
     come meanwhile (no coordinated omission). Up to a millisecond of it is the timer's.
     """
     done, cpu, begin = Slice(), cpu_seconds(), now()
     total, sent = max(1, int(seconds * rate)), 0
+    is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def answered(due: float, future: asyncio.Future[int]) -> None:
+    def answered(due: float, future: asyncio.Future[Any]) -> None:
+        error = future.exception()
+        if error is not None:
+            if not is_over.done():
+                is_over.set_exception(error)
+            return
         on_answer(future.result())
         done.latencies.append(now() - due)
+        if len(done.latencies) == total:
+            is_over.set_result(None)
 
-    while sent < total:
+    while sent < total and not is_over.done():
         until = min(total, int((now() - begin) * rate) + 1)
         while sent < until:
-            await _submit_at(writer, payloads, partial(answered, begin + sent / rate))
+            future = await send(payloads.next())
+            future.add_done_callback(partial(answered, begin + sent / rate))
             sent += 1
         await asyncio.sleep(RATE_TICK_S)
-    await writer.flush()
-    await asyncio.sleep(0)  # the last callbacks
+    await is_over
     done.entries = sent
     return _finished(done, payloads, cpu, begin)
 
 
-async def _submit_at(
-    writer: LogWriter, payloads: Payloads, answered: Callable[[asyncio.Future[int]], None]
-) -> None:
-    payload = payloads.next()
-    try:
-        future = writer.submit(payload)
-    except Overloaded:
-        await writer.ready()
-        future = writer.submit(payload)
-    future.add_done_callback(answered)
+def submitting(writer: LogWriter) -> Send:
+    """Into a writer of ours: no task for each entry."""
+
+    async def send(payload: bytes) -> asyncio.Future[Any]:
+        try:
+            return writer.submit(payload)
+        except Overloaded:
+            await writer.ready()
+            return writer.submit(payload)
+
+    return send
+
+
+def appending(log: Appender) -> Send:
+    """Into anything: a task for each entry."""
+
+    async def send(payload: bytes) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(_appended(log, payload))
+
+    return send
+
+
+async def _appended(log: Appender, payload: bytes) -> object:
+    return await log.append(payload)
 
 
 def _finished(done: Slice, payloads: Payloads, cpu: float, begin: float) -> Slice:

@@ -182,7 +182,9 @@ class _Mix:
         def acknowledged(seq: int) -> None:
             one.acknowledged[seq] = now()
 
-        return await loads.at_rate(one.writer, payloads, seconds, rate=rate, on_answer=acknowledged)
+        return await loads.at_rate(
+            loads.submitting(one.writer), payloads, seconds, rate=rate, on_answer=acknowledged
+        )
 
     async def _follow(self, one: _Watched, arrived: dict[int, float]) -> None:
         async for batch in one.log.read_batches(follow=True):

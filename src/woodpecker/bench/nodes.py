@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -20,12 +18,17 @@ from woodpecker.bench.machine import (
     peak_rss_mb,
     rss_mb,
 )
-from woodpecker.bench.processes import child_environment, end_with_parent
+from woodpecker.bench.processes import (
+    HOST,
+    TAIL_BYTES,
+    child_environment,
+    end,
+    end_with_parent,
+    free_port,
+)
 from woodpecker.errors import Unavailable
 
-HOST = "127.0.0.1"
-START_TIMEOUT_S, STOP_TIMEOUT_S, ASK_TIMEOUT_S = 60.0, 10.0, 5.0
-TAIL_BYTES = 1500
+START_TIMEOUT_S, ASK_TIMEOUT_S = 60.0, 5.0
 
 
 class NodeProcess:
@@ -115,11 +118,11 @@ async def started_nodes(directory: Path, count: int = 3) -> AsyncIterator[Nodes]
             processes.append(await _start(directory, f"node-{len(processes) + 1}"))
         yield Nodes(processes)
     finally:
-        await asyncio.gather(*(_end(process.process) for process in processes))
+        await asyncio.gather(*(end(process.process) for process in processes))
 
 
 async def _start(directory: Path, name: str) -> NodeProcess:
-    address, http = (f"{HOST}:{_free_port()}" for _ in range(2))
+    address, http = (f"{HOST}:{free_port()}" for _ in range(2))
     flags = {
         "node": name,
         "dir": str(directory / name),
@@ -144,20 +147,10 @@ async def _start(directory: Path, name: str) -> NodeProcess:
                 ready = await process.stdout.readline()
     finally:
         if not ready:
-            await _end(process)
+            await end(process)
     if not ready:
         raise Unavailable(f"{name} does not start: {log.read_text()[-TAIL_BYTES:]}")
     return NodeProcess(process, address, http)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            process.send_signal(number)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                await process.wait()
-                return
 
 
 def _ask(url: str) -> dict[str, Any]:
@@ -167,9 +160,3 @@ def _ask(url: str) -> dict[str, Any]:
             return found
     except (OSError, ValueError) as error:
         raise Unavailable(f"{url} does not answer: {error}") from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

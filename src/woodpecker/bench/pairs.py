@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from woodpecker.bench.figures import Slice, latency_figures, pair_ratio, rate_figures, total
+
+WARM_UP_S = 0.2
 
 Measure = Callable[[float], Awaitable[Slice]]
 
@@ -52,13 +54,26 @@ class Pairs:
 
 async def measure(ours: Measure, limit: Measure | None, plan: Plan) -> Pairs:
     """Take the slices, after one short slice of ours that does not count."""
-    await ours(min(plan.seconds, 0.2))
-    pairs = Pairs()
+    measures = {"ours": ours} if limit is None else {"limit": limit, "ours": ours}
+    found = await in_turn(measures, plan, warm_up=("ours",), warm_up_s=min(plan.seconds, WARM_UP_S))
+    return Pairs(found["ours"], found.get("limit", []))
+
+
+async def in_turn(
+    measures: Mapping[str, Measure],
+    plan: Plan,
+    *,
+    warm_up: Sequence[str],
+    warm_up_s: float,
+) -> dict[str, list[Slice]]:
+    """One slice of each after the other, ``plan.pairs`` times; short ones that do not count before."""
+    for name in warm_up:
+        await measures[name](warm_up_s)
+    found: dict[str, list[Slice]] = {name: [] for name in measures}
     for _ in range(plan.pairs):
-        if limit is not None:
-            pairs.limits.append(await limit(plan.seconds))
-        pairs.ours.append(await ours(plan.seconds))
-    return pairs
+        for name, take in measures.items():
+            found[name].append(await take(plan.seconds))
+    return found
 
 
 def _p50(one: Slice) -> float:

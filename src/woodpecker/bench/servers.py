@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from woodpecker.bench.processes import child_environment
-from woodpecker.errors import InvalidRequest, Unavailable
+from woodpecker.bench.processes import HOST, free_port, serving
+from woodpecker.errors import InvalidRequest
 
 BUCKET = "bench"
-START_TRIES, TRY_S = 200, 0.05
 SERVERS = ("seaweed", "localbucket")
 
 
@@ -68,34 +65,15 @@ async def _localbucket(directory: Path) -> AsyncIterator[Place]:
     if find_spec("localbucket") is None:
         raise InvalidRequest("localbucket is not installed: pip install localbucket==1.2.1")
     (directory / BUCKET).mkdir()
-    port = _free_port()
-    with (directory / "server.log").open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "woodpecker.bench.fast_server", str(directory), "--port", str(port),
-            stdout=output, stderr=output, env=child_environment(),
-        )  # fmt: skip
+    port = free_port()
+    argv = [
+        sys.executable,
+        "-m",
+        "woodpecker.bench.fast_server",
+        str(directory),
+        "--port",
+        str(port),
+    ]
     os.environ.update({"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"})
-    try:
-        await _answering(port)
-        bucket = f"s3://{BUCKET}/?endpoint=http://127.0.0.1:{port}"
-        yield Place(str(directory / "store"), bucket)
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
-
-
-async def _answering(port: int) -> None:
-    for _ in range(START_TRIES):
-        with suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.close()
-            return
-        await asyncio.sleep(TRY_S)
-    raise Unavailable(f"the server on port {port} does not answer")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    async with serving(argv, port, directory / "server.log"):
+        yield Place(str(directory / "store"), f"s3://{BUCKET}/?endpoint=http://{HOST}:{port}")

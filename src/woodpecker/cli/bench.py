@@ -162,3 +162,43 @@ def many_logs(
     count = count or (200 if quick else 10_000)
     wanted = bench.ManyPlan(count=count, idle_s=idle or bench.IDLE_S)
     measure(run, lambda target, say: bench.run(target, wanted, say))
+
+
+@app.command("peers")
+@measuring
+def peers(
+    run: Run,
+    peer: Annotated[
+        list[str] | None, typer.Option(metavar="nats|redis|...", help="default: all there are")
+    ] = None,
+    kafka: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="a broker; default: start one")
+    ] = None,
+    pulsar: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="a broker")] = None,
+    size: Annotated[int, typer.Option(metavar="BYTES", help="of an entry")] = 1024,
+    in_flight: Annotated[list[int] | None, typer.Option(metavar="N", help="waiting tasks")] = None,
+    rate: Annotated[
+        list[float] | None, typer.Option(metavar="N", help="entries/s, open loop")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option(min=1, help="slices of each")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.01, help="of one slice")] = None,
+    quick: Quick = False,
+) -> None:
+    """Ours and other logs in turn: same payloads, same disk; what an acknowledgement means is printed."""
+    from woodpecker.bench.pairs import Plan
+    from woodpecker.bench.peers import run as bench
+
+    for name in peer or ():
+        if name not in bench.PEERS:
+            raise InvalidRequest(f"--peer {name!r}: one of {', '.join(bench.PEERS)}")
+    wanted = bench.PeersPlan(
+        plan=Plan(pairs=pairs or (3 if quick else 7), seconds=seconds or (0.3 if quick else 0.7)),
+        peers=peer or tuple(bench.PEERS),
+        size=size,
+        in_flight=in_flight or (1, 64),
+        rates=rate or (),
+        warm_up_s=0.3 if quick else 3.0,
+        kafka=kafka,
+        pulsar=pulsar,
+    )
+    measure(run, lambda target, say: bench.run(target, wanted, say))

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from woodpecker.bench import append, loads, many_logs, mixed, read, reopen, tail
 from woodpecker.bench.figures import Slice
+from woodpecker.bench.machine import now
 from woodpecker.bench.pairs import Plan
 from woodpecker.bench.payloads import Payloads, make_pool
 from woodpecker.bench.raw_file import RawFile, read_files
@@ -82,8 +83,41 @@ async def test_an_open_loop_sends_what_was_due_whatever_the_answers_take(target)
     async with target.connect() as client:
         log = await client.create_log("x")
         async with await log.open_writer() as writer:
-            done = await loads.at_rate(writer, Payloads(10, pool_bytes=100), 0.2, rate=200.0)
-            assert done.entries == len(done.latencies) == 40 == writer.visible
+            for number, send in enumerate([loads.submitting(writer), loads.appending(writer)]):
+                done = await loads.at_rate(send, Payloads(10, pool_bytes=100), 0.2, rate=200.0)
+                assert done.entries == len(done.latencies) == 40
+                assert writer.visible == 40 * (number + 1)
+
+
+async def test_an_open_loop_counts_from_the_moment_an_entry_was_due():
+    """A pause of the system is felt by all that would have come meanwhile."""
+
+    payloads = Payloads(10, pool_bytes=100)
+    begin = now()
+
+    class Stopped:
+        async def append(self, _payload):
+            await asyncio.sleep(max(0.0, begin + 0.1 - now()))
+
+        async def append_many(self, _payloads):
+            """Not asked for."""
+
+    done = await loads.at_rate(loads.appending(Stopped()), payloads, 0.1, rate=1000.0)
+    assert len(done.latencies) == 100
+    middle = sorted(done.latencies)[50]
+    assert 0.03 < middle < 0.5
+
+
+async def test_an_open_loop_whose_system_fails_says_so():
+    class Broken:
+        async def append(self, _payload):
+            raise OSError("broken")
+
+        async def append_many(self, _payloads):
+            """Not asked for."""
+
+    with pytest.raises(OSError, match="broken"):
+        await loads.at_rate(loads.appending(Broken()), Payloads(10), 5, rate=100.0)
 
 
 @pytest.mark.parametrize("load", [loads.many, loads.submit])
