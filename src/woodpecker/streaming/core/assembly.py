@@ -79,8 +79,7 @@ class _Open(Generic[Content]):
 class Assembly(Generic[Content]):
     """One consumer's view of one channel, from position ``start`` on.
 
-    Feed it every batch of the pchannel from ``read_from`` on, in order, also those of other channels
-    (they are passed over quickly).
+    Feed it the batches of the pchannel from ``read_from`` on, in order; ``pass_over`` those of other channels.
 
     Attributes:
         next_seq: seq of the next batch to feed.
@@ -133,6 +132,10 @@ class Assembly(Generic[Content]):
             case Trim(before=before):
                 self._start = max(self._start, Position(before))
         return None
+
+    def pass_over(self, seq: int) -> None:
+        """Batches below ``seq`` that were not fed are of other channels, and no Grants."""
+        self.next_seq = max(self.next_seq, seq)
 
     def _plain(self, facts: Facts, content: Content | None) -> Delivery[Content] | None:
         start = self._start
