@@ -14,6 +14,12 @@ BANNED_IN_PURE_CODE = {
     "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "uuid",
 }  # fmt: skip
 
+PURE = (
+    "woodpecker.core", "woodpecker.codec", "woodpecker.errors", "woodpecker.streaming.core",
+    "woodpecker.streaming.codec", "woodpecker.streaming.frames", "woodpecker.streaming.requests",
+    "woodpecker.streaming.ports", "woodpecker.streaming.settings",
+)  # fmt: skip
+
 # Third-party modules by the longest matching prefix; what has no row of its own may use none.
 THIRD_PARTY = {
     "woodpecker": set[str](),
@@ -27,6 +33,9 @@ THIRD_PARTY = {
     "woodpecker.logstore.service": {"msgspec", "prometheus_client"},
     "woodpecker.observability.otel": {"opentelemetry"},
     "woodpecker.bench": {"obstore", "localbucket"},
+    "woodpecker.streaming.codec": {"msgspec", "xxhash"},
+    "woodpecker.streaming.node.cursor_data": {"msgspec"},
+    "woodpecker.streaming.transport.grpc": {"google", "grpc", "grpc_reflection"},
     "woodpecker.cli": {"typer", "click", "rich", "msgspec", "uvloop"},
     "woodpecker.testing": {
         "pytest", "pytest_asyncio", "hypothesis", "aiohttp", "yarl", "multidict", "psutil",
@@ -39,6 +48,7 @@ ADAPTERS = {
     "woodpecker.metadata": ("memory", "sqlite", "etcd", "objects"),
     "woodpecker.segments": ("file", "object", "quorum"),
     "woodpecker.rpc": ("tcp", "memory"),
+    "woodpecker.streaming.transport": ("grpc", "memory"),
 }
 
 
@@ -48,7 +58,7 @@ def _allowed_third_party(name: str) -> set[str]:
 
 
 def _is_pure(module: Module) -> bool:
-    return module.name.startswith(("woodpecker.core", "woodpecker.codec", "woodpecker.errors"))
+    return module.name.startswith(PURE)
 
 
 def _adapter_of(name: str) -> str | None:
@@ -116,12 +126,13 @@ def test_only_the_simulators_command_imports_the_test_kit() -> None:
 
 LOAD_CORE = """
 import importlib, pkgutil, sys, types
-package = types.ModuleType("woodpecker")  # stands in for __init__.py, which imports the clients
-package.__path__ = [sys.argv[1] + "/woodpecker"]
-sys.modules["woodpecker"] = package
+for name in ("woodpecker", "woodpecker.streaming"):
+    package = types.ModuleType(name)  # stands in for __init__.py, which imports the clients
+    package.__path__ = [sys.argv[1] + "/" + name.replace(".", "/")]
+    sys.modules[name] = package
 before = set(sys.modules)
-core = importlib.import_module("woodpecker.core")
-names = [info.name for info in pkgutil.walk_packages(core.__path__, "woodpecker.core.")]
+core = importlib.import_module(sys.argv[2])
+names = [info.name for info in pkgutil.walk_packages(core.__path__, sys.argv[2] + ".")]
 for name in names:
     importlib.import_module(name)
 loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
@@ -130,15 +141,19 @@ print(",".join(sorted(loaded)), "|", ",".join(ours))
 """
 
 
-def test_loading_the_core_loads_nothing_impure() -> None:
+@pytest.mark.parametrize(
+    ("package", "some"),
+    [("woodpecker.core", "manifest"), ("woodpecker.streaming.core", "values")],
+)
+def test_loading_a_core_loads_nothing_impure(package: str, some: str) -> None:
     """What a file does not import may still come through another: look at what is really loaded."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", LOAD_CORE, str(SRC)],
+        [sys.executable, "-I", "-S", "-c", LOAD_CORE, str(SRC), package],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     loaded, ours = (part.strip().split(",") for part in done.stdout.split("|"))
-    assert "woodpecker.core.manifest" in ours
-    assert all(name.startswith(("woodpecker.core", "woodpecker.errors")) for name in ours)
+    assert f"{package}.{some}" in ours
+    assert all(name.startswith(PURE) for name in set(ours) - {"woodpecker.streaming"})
     impure = {"asyncio", "logging", "random", "secrets", "socket", "sqlite3", "ssl", "threading"}
     assert not impure & set(loaded)
     assert set(loaded) <= {*sys.stdlib_module_names, "woodpecker"}
