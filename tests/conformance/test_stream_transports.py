@@ -12,7 +12,7 @@ from woodpecker.access import Access
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.streaming import frames, ports
 from woodpecker.streaming.transport.grpc_client import GrpcDialer
-from woodpecker.streaming.transport.grpc_server import serve
+from woodpecker.streaming.transport.grpc_server import GrpcServer
 from woodpecker.streaming.transport.memory import MemoryNetwork
 from woodpecker.testing.conformance import stream_samples as samples
 from woodpecker.testing.conformance.stream_transport import StreamTransportSuite
@@ -40,7 +40,9 @@ class GrpcPlace:
         self._access = access
 
     async def serve(self, services, address="127.0.0.1:0"):
-        return await serve(services, address or "127.0.0.1:0", SystemRuntime(), self._access)
+        server = GrpcServer(address or "127.0.0.1:0", SystemRuntime(), self._access)
+        await server.start(services)
+        return server
 
     def dialer(self):
         return GrpcDialer(SystemRuntime(), self._access)

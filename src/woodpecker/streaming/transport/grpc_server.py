@@ -32,45 +32,33 @@ CAPACITY = 2  # frames that wait beside gRPC's own buffers
 CLOSE_PAUSE_MS = 50
 
 
-async def serve(
-    services: Services,
-    address: str,
-    runtime: Runtime,
-    access: Access | None = None,
-    settings: GrpcSettings = DEFAULTS,
-) -> GrpcServer:
-    """Serve at ``host:port``; port 0: any that is free.
+class GrpcServer:
+    """One address. It is taken at once, and served from ``start`` on.
 
+    Args:
+        address: ``host:port``; port 0: any that is free.
     Raises: InvalidRequest: the address is in use or not ours; a TLS file holds something else.
     """
-    server = GrpcServer(services, runtime, access or Access(), settings)
-    await server.start(address)
-    return server
-
-
-class GrpcServer:
-    """See ``serve``. ``address``: host:port, after ``start``."""
 
     def __init__(
-        self, services: Services, runtime: Runtime, access: Access, settings: GrpcSettings
+        self,
+        address: str,
+        runtime: Runtime,
+        access: Access | None = None,
+        settings: GrpcSettings = DEFAULTS,
     ) -> None:
-        self.address = ""
-        self._services = services
+        access = access or Access()
         self._runtime = runtime
-        self._access = access
+        self._services = Services()
         self._tasks: dict[int, asyncio.Task[Any]] = {}
         self._ends: dict[int, _ServerEnd] = {}
         self._made = 0
         guards = [_Guard(access.secret)] if access.secret else []
         self._server = grpc.aio.server(interceptors=guards, options=settings.server_options())
+        self.address = f"{address.rpartition(':')[0]}:{self._bind(address, access)}"
 
-    async def start(self, address: str) -> None:
-        """Listen."""
-        host, _, wanted = address.rpartition(":")
-        self._server.add_generic_rpc_handlers([_Methods(self)])
-        names = (*(service.full_name for service in SERVICES), reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
-        credentials = server_credentials(self._access)
+    def _bind(self, address: str, access: Access) -> int:
+        credentials = server_credentials(access)
         try:
             port = (
                 self._server.add_insecure_port(address)
@@ -78,11 +66,17 @@ class GrpcServer:
                 else self._server.add_secure_port(address, credentials)
             )
         except RuntimeError as error:
-            raise InvalidRequest(f"cannot listen on {address}: {error}") from error
-        if wanted not in {"0", str(port)}:
-            raise InvalidRequest(f"cannot listen on {address}: it is in use or not of this machine")
+            text = f"cannot listen on {address}: is it in use, or of another machine? ({error})"
+            raise InvalidRequest(text) from error
+        return port
+
+    async def start(self, services: Services) -> None:
+        """Serve."""
+        self._services = services
+        self._server.add_generic_rpc_handlers([_Methods(self)])
+        names = (*(service.full_name for service in SERVICES), reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
         await self._server.start()
-        self.address = f"{host}:{port}"
 
     async def close(self) -> None:
         """Cut all streams and calls, wait for what served them, free the port."""

@@ -18,7 +18,7 @@ from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.streaming import requests
 from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.transport.grpc_client import GrpcDialer
-from woodpecker.streaming.transport.grpc_server import serve
+from woodpecker.streaming.transport.grpc_server import GrpcServer
 from woodpecker.testing.conformance.stream_transport import Service
 from woodpecker.testing.servers.certificates import make_certificates
 
@@ -27,7 +27,8 @@ SECRET = Access(secret=b"only we know")
 
 @asynccontextmanager
 async def served(access=None):
-    server = await serve(Service().all, "127.0.0.1:0", SystemRuntime(), access)
+    server = GrpcServer("127.0.0.1:0", SystemRuntime(), access)
+    await server.start(Service().all)
     try:
         yield server.address
     finally:
@@ -97,12 +98,12 @@ async def test_with_a_ca_the_server_asks_for_certificates(files):
 async def test_an_address_in_use_is_told():
     async with served() as address:
         with pytest.raises(InvalidRequest, match="cannot listen"):
-            await serve(Service().all, address, SystemRuntime())
+            GrpcServer(address, SystemRuntime())
 
 
 async def test_a_tls_server_needs_a_certificate(files):
     with pytest.raises(InvalidRequest, match="tls_cert"):
-        await serve(Service().all, "127.0.0.1:0", SystemRuntime(), Access(tls_ca=files.ca_file))
+        GrpcServer("127.0.0.1:0", SystemRuntime(), Access(tls_ca=files.ca_file))
 
 
 async def test_reflection_tells_what_is_served():
