@@ -34,6 +34,10 @@ class StreamSettings:
     beat_ms: int = 3_000
     release_timeout_ms: int = 5_000
     open_stall_ms: int = 120_000
+    expected_nodes: int = (
+        0  # the first start waits for so many, at most 15 s; 0: 3 s after the first one
+    )
+    balance_interval_ms: int = 300_000  # between rounds of moves
     transaction_keep_alive_ms: int = 10_000  # 1 to 60 s
     transaction_max_age_ms: int = 15 * 60_000
     transaction_max_bytes: int = 64 * MIB

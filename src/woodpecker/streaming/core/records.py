@@ -106,6 +106,7 @@ class VchannelRecord:
 class Counters:
     """Grow only. ``unfinished``: ids of broadcasts begun and not ended, sorted."""
 
+    pchannels: int = 0  # how many there are to be, p0 and on; 0: not yet decided
     next_vcid: int = 1
     next_broadcast: int = 1
     unfinished: tuple[int, ...] = ()

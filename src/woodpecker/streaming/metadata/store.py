@@ -82,6 +82,7 @@ class StreamRecords:
         key: Key[R],
         decide: Callable[[R | None], R],
         *,
+        seen: Seen[R] | None = None,
         timeout_ms: int = CHANGE_TIMEOUT_MS,
     ) -> Stored[R]:
         """Bring the record where ``decide`` wants it; the state that shows it.
@@ -90,12 +91,13 @@ class StreamRecords:
             decide: gives the record wanted from the one that is there (None: absent); the same one: nothing
                 is to be done. Called again when somebody else has written, so it must know its own effect.
                 What it raises ends the change.
+            seen: the record as the caller has just read or written it: saves a read.
         Raises:
             Unavailable: not applied. OutcomeUnknown: sent, and no word about it in time. Corrupt,
             InvalidRequest: as ``load``.
         Cancellation: the change may still take effect.
         """
-        return await _Change(self, key, decide, self._runtime, timeout_ms).run()
+        return await _Change(self, key, decide, seen, self._runtime, timeout_ms).run()
 
     async def page(
         self, table: Table[R], *, prefix: str = "", start_after: str = "", limit: int = PAGE_COUNT
@@ -152,12 +154,14 @@ class _Change(Generic[R]):
         records_: StreamRecords,
         key: Key[R],
         decide: Callable[[R | None], R],
+        seen: Seen[R] | None,
         runtime: Runtime,
         timeout_ms: int,
     ) -> None:
         self._records = records_
         self._key = key
         self._decide = decide
+        self._seen = seen  # for the first attempt
         self._runtime = runtime
         self._deadline_ms = runtime.monotonic_ms() + timeout_ms
         self._doubt: tuple[R, str | None] | None = (
@@ -179,7 +183,7 @@ class _Change(Generic[R]):
 
     async def _attempt(self) -> Stored[R] | None:
         """Read, decide, write; None: the version moved, read again."""
-        seen = await self._records.load(self._key)
+        seen, self._seen = self._seen or await self._records.load(self._key), None
         if self._doubt is None or self._doubt[1] != seen.version:
             self._is_unknown = False  # decided by what is there now
             wanted = self._decide(seen.record)

@@ -1,0 +1,178 @@
+"""One term of office of a coordinator: everything it does while it leads, put together.
+
+It begins with nothing but what is in the metadata store, and leaves nothing behind that its successor
+would need to be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from woodpecker.core.backoff import delay_ms
+from woodpecker.errors import WoodpeckerError
+from woodpecker.runtime.runtime import Runtime
+from woodpecker.streaming import requests
+from woodpecker.streaming.codec.records import FEATURES, POLICY
+from woodpecker.streaming.coordinator.assigning import Assigner
+from woodpecker.streaming.coordinator.balancing import Balancer
+from woodpecker.streaming.coordinator.channels import ChannelDesk
+from woodpecker.streaming.coordinator.discovering import Publisher
+from woodpecker.streaming.coordinator.membership import Membership
+from woodpecker.streaming.coordinator.operating import Operations
+from woodpecker.streaming.coordinator.owners import Owners
+from woodpecker.streaming.coordinator.pchannels import MakeLog, Pchannels
+from woodpecker.streaming.core.records import Features, Policy
+from woodpecker.streaming.frames import Report
+from woodpecker.streaming.metadata.store import StreamRecords
+from woodpecker.streaming.ports import Dialer
+from woodpecker.streaming.requests import Request
+from woodpecker.streaming.settings import StreamSettings
+
+Handler = Callable[[Any], Awaitable[Any]]
+
+_log = logging.getLogger("woodpecker.streaming")
+
+
+class Office:
+    """See the module. One event loop.
+
+    Args:
+        may_decide: whether it may still decide anything.
+        on_deposed: somebody else leads. Called with the reason; stop it then.
+    """
+
+    def __init__(
+        self,
+        records: StreamRecords,
+        runtime: Runtime,
+        dialer: Dialer,
+        make_log: MakeLog,
+        settings: StreamSettings,
+        *,
+        address: str,
+        epoch: int,
+        may_decide: Callable[[], bool],
+        on_deposed: Callable[[str], None],
+    ) -> None:
+        self._records = records
+        self._runtime = runtime
+        self.epoch = epoch
+        self.may_decide = may_decide
+        self.publisher = Publisher(runtime, epoch, self._report)
+        self.membership = Membership(
+            records,
+            runtime,
+            dialer,
+            settings,
+            epoch=epoch,
+            on_change=self._look_at,
+        )
+        self.balancer = Balancer(runtime, self.membership, settings)
+        self.assigner = Assigner(
+            records,
+            runtime,
+            dialer,
+            settings,
+            epoch=epoch,
+            membership=self.membership,
+            balancer=self.balancer,
+            publisher=self.publisher,
+            may_decide=may_decide,
+            on_deposed=on_deposed,
+        )
+        self.pchannels = Pchannels(
+            records,
+            runtime,
+            make_log,
+            first_count=settings.pchannels,
+            adopt=self.assigner.adopt,
+        )
+        owners = Owners(runtime, dialer, self.assigner.record)
+        self.channels = ChannelDesk(
+            records,
+            runtime,
+            owners,
+            self.assigner.records,
+            limit=settings.vchannels_per_pchannel,
+        )
+        operations = Operations(
+            records,
+            runtime,
+            self.membership,
+            self.assigner,
+            self.balancer,
+            address=address,
+            epoch=epoch,
+        )
+        self.handlers: Mapping[type[Request[Any]], Handler] = {
+            requests.Locate: self.channels.locate,
+            requests.ListChannels: self.channels.list,
+            requests.CreateChannel: self.channels.create,
+            requests.DeleteChannel: self.channels.delete,
+            requests.DescribeCluster: operations.describe,
+            requests.Move: operations.move,
+            requests.Freeze: operations.freeze,
+            requests.Drain: operations.drain,
+            requests.SetPolicy: operations.set_policy,
+            requests.AddPchannels: self._add_pchannels,
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Take up all work."""
+        work = {
+            "settings": self._read_settings(),
+            "pchannels": self.pchannels.run(),
+            "nodes": self.membership.run(),
+            "map": self.publisher.run(),
+            "assignment": self.assigner.run(),
+            "channels": self.channels.run(),
+        }
+        self._tasks = [
+            self._runtime.spawn(self._watched(name, task), f"coordinator {self.epoch}: {name}")
+            for name, task in work.items()
+        ]
+
+    async def stop(self) -> None:
+        """Lay all work down; streams of clients end."""
+        self.publisher.end()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watched(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:
+            _log.exception("coordinator %d: %s failed", self.epoch, name)
+            raise
+
+    async def _read_settings(self) -> None:
+        """What people have decided before; until it is read the defaults hold."""
+        attempt = 0
+        while True:
+            try:
+                policy = (await self._records.load(POLICY)).record
+                features = (await self._records.load(FEATURES)).record
+            except WoodpeckerError as error:
+                attempt += 1
+                _log.debug("policy cannot be read: %s", error)
+                chance = self._runtime.random()
+                await self._runtime.sleep_ms(delay_ms(attempt, chance))
+                continue
+            self.balancer.policy = policy or Policy()
+            self.balancer.level = (features or Features()).level
+            return
+
+    def _report(self, report: Report) -> None:
+        self.assigner.report(report)
+
+    def _look_at(self, pchannel: str | None) -> None:
+        self.assigner.look_at(pchannel)
+
+    async def _add_pchannels(self, request: requests.AddPchannels) -> requests.Done:
+        await self.pchannels.add(request.count)
+        return requests.Done()
