@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
-from woodpecker.streaming.codec.records import NODES, PCHANNELS
+from woodpecker.streaming.codec.records import PCHANNELS
 from woodpecker.streaming.coordinator.service import Coordinator
-from woodpecker.streaming.core.records import Assignment, PchannelRecord
+from woodpecker.streaming.core.records import Assignment, Owner, PchannelRecord
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.core.values import Position
 from woodpecker.streaming.frames import NodeStatus, PchannelStatus
@@ -23,7 +23,6 @@ from woodpecker.streaming.requests import (
     ControlWritten,
     CursorList,
     DescribeCluster,
-    Done,
     NodeInfo,
     Release,
     Request,
@@ -37,6 +36,11 @@ from woodpecker.testing.virtual import VirtualRuntime
 Reply = TypeVar("Reply")
 
 HOLDING = ("opening", "replaying", "serving", "closing")
+
+
+def owner_of(record: PchannelRecord) -> Owner:
+    assert record.owner is not None
+    return record.owner
 
 
 @dataclass
@@ -60,6 +64,9 @@ class Log:
 class FakeNode:
     """A streaming node without logs: declarative, one wish per pchannel, slow as told."""
 
+    session: NodeSession
+    server: MemoryServer
+
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
@@ -75,8 +82,6 @@ class FakeNode:
         self.news = asyncio.Event()
         self.loads: dict[str, tuple[float, int]] = {}
         self.clock_off_us = 0
-        self.session: NodeSession | None = None
-        self.server: MemoryServer | None = None
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.lost: list[str] = []
 
@@ -94,7 +99,6 @@ class FakeNode:
 
     async def kill(self) -> None:
         """As a crash: nothing is said."""
-        assert self.session is not None and self.server is not None
         self.world.network.crash(self.address)
         for task in self.tasks.values():
             task.cancel()
@@ -104,7 +108,6 @@ class FakeNode:
         self.tasks = {}
 
     async def stop(self) -> None:
-        assert self.session is not None and self.server is not None
         self.statuses = {}
         await self.session.stop()
         await self.server.close()
@@ -194,8 +197,8 @@ class FakeNode:
 
     async def _open(self, name: str, term: int) -> None:
         record = (await self.world.records.load(PCHANNELS.key(name))).record
-        owner = record.owner
-        if (owner.term, owner.incarnation) != (term, self.session.incarnation):
+        owner = None if record is None else record.owner
+        if owner is None or (owner.term, owner.incarnation) != (term, self.session.incarnation):
             del self.statuses[name]  # not (term, me): forget it
             return
         reason = self.fails(name, term)
@@ -306,7 +309,7 @@ class World:
         )
 
     def is_served(self, record: PchannelRecord) -> bool:
-        node = self.nodes.get(record.owner.node)
+        node = self.nodes.get(owner_of(record).node)
         return node is not None and node.serving.get(record.name) == record.term
 
     async def state(self) -> ClusterState:
@@ -326,11 +329,10 @@ class World:
         for server in self.servers.values():
             await server.close()
         for node in self.nodes.values():
-            if node.server is not None:
-                for task in node.tasks.values():
-                    task.cancel()
-                await node.session.abandon()
-                await node.server.close()
+            for task in node.tasks.values():
+                task.cancel()
+            await node.session.abandon()
+            await node.server.close()
         self.check()
         running = [name for name in self.runtime.running() if not name.startswith("late ")]
         assert not running, running
@@ -343,6 +345,3 @@ class World:
             assert by_term.setdefault((name, term), node) == node
             assert term >= newest.get(name, 0)
             newest[name] = term
-
-
-__all__ = ["NODES", "Done", "FakeNode", "World"]

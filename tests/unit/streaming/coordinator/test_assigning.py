@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from tests.unit.streaming.coordinator.kit import World
+from tests.unit.streaming.coordinator.kit import World, owner_of
 
 from woodpecker.streaming.core.records import Assignment
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
@@ -209,7 +209,7 @@ async def test_an_opening_that_stands_still_goes_elsewhere() -> None:
         await world.node(name)
     world.nodes["n1"].open_ms, world.nodes["n1"].moves = 1e9, False
     assert 120 < await world.until(world.all_assigned, 200) < 140
-    assert (await world.pchannels())["p0"].owner.node == "n2"
+    assert owner_of((await world.pchannels())["p0"]).node == "n2"
     assert "stands still" in (await world.state()).pchannels[0].reason
     await world.stop()
 

@@ -134,7 +134,8 @@ async def test_a_client_asks_for_the_whole_map_again() -> None:
     assert [frame.since for frame in follower.frames] == [None, None]
     await follower.stream.close()
     await world.sleep(1)
-    assert follower.task.done() and world.coordinators["c1"].office.publisher.streams == 0
+    office = world.coordinators["c1"].office
+    assert follower.task.done() and office is not None and office.publisher.streams == 0
     await world.stop()
 
 
@@ -159,6 +160,7 @@ async def test_a_report_counts_when_the_node_is_silent_and_only_then() -> None:
 async def test_a_vanished_record_deposes_and_is_taken_anew() -> None:
     world = await running("n1")
     seen = await world.records.load(COORDINATOR)
+    assert seen.version is not None
     await world.calm.remove(COORDINATOR.path, expect=seen.version)
     await world.sleep(10)
     assert world.coordinators["c1"].is_leader
