@@ -3,7 +3,7 @@
 The file is the first of ``$WOODPECKER_CONFIG``, ``./woodpecker.toml`` and
 ``$XDG_CONFIG_HOME/woodpecker/woodpecker.toml``. Table ``[log]`` (``WOODPECKER_LOG_...``) holds the
 options that ``log create`` gives to new logs, table ``[logstore]`` (``WOODPECKER_LOGSTORE_...``) what
-``logstore serve`` needs. The library itself reads none of this, but for secrets (``_OF_OTHERS``).
+``logstore serve`` needs, table ``[streaming]`` what coordinators and streaming nodes do. The library itself reads none of this, but for secrets (``_OF_OTHERS``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from woodpecker.core.manifest import Options
 from woodpecker.core.options import BOUNDS, Bound, make_options
 from woodpecker.errors import InvalidRequest
 from woodpecker.storage.url import nearest
+from woodpecker.streaming.settings import DEFAULTS as STREAM_DEFAULTS
 
 PREFIX, FILE_VARIABLE = "WOODPECKER_", "WOODPECKER_CONFIG"
 OUTPUTS = ("table", "json")
-TABLES = ("log", "logstore")
+TABLES = ("log", "logstore", "streaming")
 _OF_OTHERS = {  # read elsewhere: secrets (app.py), the test suite's switch
     FILE_VARIABLE,
     "WOODPECKER_ETCD_USER",
@@ -144,6 +145,48 @@ _LOGSTORE = (
     _number("logstore.cache_bytes", "newest blocks in memory for readers", 64 << 20, 0, 64 << 30),
 )  # fmt: skip
 
+_STREAMING = (
+    Setting(
+        name="streaming.address",
+        text="nodes or coordinators that commands ask (default: those on record in the store)",
+        bounds="HOST:PORT,HOST:PORT",
+    ),
+    Setting(name="streaming.node", text="name of a streaming node, for ever"),
+    Setting(
+        name="streaming.listen",
+        text="where a coordinator or node listens",
+        default="127.0.0.1:7300",
+        bounds="HOST:PORT",
+    ),
+    Setting(
+        name="streaming.advertise",
+        text="where others reach it (default: listen)",
+        bounds="HOST:PORT",
+    ),
+    Setting(name="streaming.http", text="where metrics and health are served", bounds="HOST:PORT"),
+    Setting(
+        name="streaming.mode",
+        text="mode of the logs of new pchannels (default: the store's)",
+        bounds=", ".join(BOUNDS["mode"].choices),
+    ),
+    _number(
+        "streaming.pchannels", "made in a new store; more can be added, none removed",
+        STREAM_DEFAULTS.pchannels, 1, 4096,
+    ),
+    _number(
+        "streaming.session_ttl_ms", "a coordinator or node not heard of for so long is gone",
+        STREAM_DEFAULTS.session_ttl_ms, 500, 600_000,
+    ),
+    _number(
+        "streaming.beat_ms", "between signs of life: below a third of session_ttl_ms",
+        STREAM_DEFAULTS.beat_ms, 100, 200_000,
+    ),
+    _number(
+        "streaming.tail_bytes", "newest messages that a node keeps in memory for readers",
+        STREAM_DEFAULTS.tail_bytes, 1 << 20, 1 << 40,
+    ),
+)  # fmt: skip
+
 
 def _settings() -> dict[str, Setting]:
     defaults = Options()
@@ -157,7 +200,7 @@ def _settings() -> dict[str, Setting]:
         )
         for name, bound in BOUNDS.items()
     ]
-    return {setting.name: setting for setting in (*_PLAIN, *options, *_LOGSTORE)}
+    return {setting.name: setting for setting in (*_PLAIN, *options, *_LOGSTORE, *_STREAMING)}
 
 
 SETTINGS = _settings()
