@@ -95,7 +95,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortTxn:
-    """The owner gives a transaction up."""
+    """The owner gives a transaction up; the column's vcid is the transaction's."""
 
     txn: int
     reason: str
