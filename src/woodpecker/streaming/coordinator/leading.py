@@ -18,6 +18,7 @@ from woodpecker.streaming import requests
 from woodpecker.streaming.codec.records import FEATURES, POLICY
 from woodpecker.streaming.coordinator.assigning import Assigner
 from woodpecker.streaming.coordinator.balancing import Balancer
+from woodpecker.streaming.coordinator.broadcasting import BroadcastDesk
 from woodpecker.streaming.coordinator.channels import ChannelDesk
 from woodpecker.streaming.coordinator.discovering import Publisher
 from woodpecker.streaming.coordinator.membership import Membership
@@ -98,6 +99,9 @@ class Office:
             self.assigner.records,
             limit=settings.vchannels_per_pchannel,
         )
+        self.broadcasts = BroadcastDesk(
+            records, runtime, owners, settings, epoch=epoch, on_deposed=on_deposed
+        )
         operations = Operations(
             records,
             runtime,
@@ -118,6 +122,10 @@ class Office:
             requests.Drain: operations.drain,
             requests.SetPolicy: operations.set_policy,
             requests.AddPchannels: self._add_pchannels,
+            requests.Broadcast: self.broadcasts.broadcast,
+            requests.GetBroadcast: self.broadcasts.get,
+            requests.ListBroadcasts: self.broadcasts.list,
+            requests.ResumeBroadcast: self.broadcasts.resume,
         }
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -130,6 +138,7 @@ class Office:
             "map": self.publisher.run(),
             "assignment": self.assigner.run(),
             "channels": self.channels.run(),
+            "broadcasts": self.broadcasts.run(),
         }
         self._tasks = [
             self._runtime.spawn(self._watched(name, task), f"coordinator {self.epoch}: {name}")

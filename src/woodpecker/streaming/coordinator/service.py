@@ -211,8 +211,10 @@ class Coordinator:
             await deposed.wait()
         finally:
             self._office, self._sighting = None, None
-            await office.stop()
-            await hold.stop(None if deposed.is_set() else election.abdicated)
+            try:
+                await office.stop()
+            finally:  # the end of the process may come while an office is laid down
+                await hold.stop(None if deposed.is_set() else election.abdicated)
 
     def _is_mine(self, record: CoordinatorRecord, epoch: int) -> bool:
         return record.holder == self._token and record.epoch == epoch

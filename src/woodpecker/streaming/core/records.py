@@ -104,8 +104,12 @@ class VchannelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """Grow only. ``unfinished``: ids of broadcasts begun and not ended, sorted."""
+    """Grow only. ``unfinished``: ids of broadcasts begun and not ended, sorted.
 
+    ``epoch``: of the newest coordinator that takes broadcast ids; older ones take none.
+    """
+
+    epoch: int = 0
     pchannels: int = 0  # how many there are to be, p0 and on; 0: not yet decided
     next_vcid: int = 1
     next_broadcast: int = 1
