@@ -298,6 +298,7 @@ class Log:
         self._portal.call(self._inner.alter(storage=storage, attributes=attributes, **options))
 
     end = _mirror(log_module.Log.end)
+    earliest = _mirror(log_module.Log.earliest)
     tail = _mirror(log_module.Log.tail)
     trim = _mirror(log_module.Log.trim)
     describe = _mirror(log_module.Log.describe)

@@ -79,6 +79,11 @@ class Batch:
         return sum(self._block.lengths[self._begin : self._end])
 
     @property
+    def has_headers(self) -> bool:
+        """Whether any entry of the block they came in has headers; costs next to nothing."""
+        return self._block.headers is not None
+
+    @property
     def headers(self) -> list[Headers]:
         """Headers of each entry: ordered pairs of bytes."""
         headers = self._block.headers

@@ -102,6 +102,10 @@ class Log:
             self._env, self.name, self.log_id, start=start, end=end, follow=follow
         )
 
+    async def earliest(self) -> int:
+        """The first seq that can be read; all below it was trimmed."""
+        return (await self._manifest()).trim_point
+
     async def tail(self) -> int:
         """The next seq to be written, as far as is visible from here; all below it can be read."""
         return await reader.tail(self._env, self.name, self.log_id)

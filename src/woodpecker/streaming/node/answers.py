@@ -1,0 +1,95 @@
+"""Unary requests at the life that serves a pchannel: read points, transactions, control records."""
+
+from __future__ import annotations
+
+from woodpecker.streaming import requests
+from woodpecker.streaming.core.admission import Refuse
+from woodpecker.streaming.core.facts import Broadcast, Create
+from woodpecker.streaming.core.orders import (
+    Write,
+    Written,
+    describe,
+    judge_broadcast,
+    judge_create,
+    judge_delete,
+    judge_trim,
+)
+from woodpecker.streaming.core.refusals import Class, Refusal, Refused
+from woodpecker.streaming.core.tables import Verdict
+from woodpecker.streaming.core.values import Position
+from woodpecker.streaming.node.cursors import channel_of
+from woodpecker.streaming.node.life import Life
+
+
+async def read_point(life: Life, request: requests.GetReadPoint) -> requests.ReadPoint:
+    """What is acknowledged now, once it is proven that nobody else can have acknowledged more.
+
+    Raises: Refused: MOVED, GONE, UNAVAILABLE.
+    """
+    channel_of(life, request.vcid)
+    position = life.position
+    await life.prove()
+    return requests.ReadPoint(position=position)
+
+
+async def describe_transaction(
+    life: Life, request: requests.DescribeTransaction
+) -> requests.TransactionState:
+    """Of everything sequenced so far, when that is acknowledged and the log was still ours.
+
+    Raises: Refused: MOVED, UNAVAILABLE.
+    """
+    found = describe(life.line.fold, request.producer, request.epoch, request.txn_number)
+    await life.settled()
+    await life.prove()
+    if not isinstance(found, Verdict):
+        return requests.TransactionState(state=found)
+    if found.position is None:
+        return requests.TransactionState(state="aborted", reason=found.reason)
+    return requests.TransactionState(state="committed", position=found.position)
+
+
+async def append_control(life: Life, request: requests.AppendControl) -> requests.ControlWritten:
+    """Write a control record, once. Raises: Refused; WoodpeckerError: what ended the writer."""
+    if life.refusal is not None:
+        raise Refused(life.refusal)
+    judged = _judged(life, request)
+    if isinstance(judged, Refuse):
+        await life.settled()
+        raise Refused(judged.refusal)
+    if isinstance(judged, Written):
+        place = judged.place
+        await life.settled()
+    else:
+        facts = life.line.write_control(judged.body, vcid=judged.vcid, payload=request.payload)
+        life.timers.decided()
+        await life.written(facts)
+        return requests.ControlWritten(
+            position=Position(facts.seq, 0, facts.tick, facts.column.low, life.term)
+        )
+    return requests.ControlWritten(
+        position=Position(place.seq, 0, place.tick, place.low, life.term)
+    )
+
+
+def _judged(life: Life, request: requests.AppendControl) -> Write | Written | Refuse:
+    fold = life.line.fold
+    match request.kind:
+        case "vc-create":
+            create = Create(
+                name=request.name,
+                retention_age_s=request.retention_age_s,
+                retention_bytes=request.retention_bytes,
+            )
+            return judge_create(fold, request.vcid, create, settings=life.settings)
+        case "vc-delete":
+            return judge_delete(fold, request.vcid)
+        case "vc-trim":
+            return judge_trim(fold, request.vcid, request.trim_before)
+        case "broadcast":
+            broadcast = Broadcast(
+                id=request.broadcast_id, floor=request.broadcast_floor, type=request.type
+            )
+            return judge_broadcast(fold, request.vcid, broadcast)
+    text = f"control records of kind {request.kind!r} are not known here"
+    raise Refused(Refusal(kind=Class.INVALID, message=text))

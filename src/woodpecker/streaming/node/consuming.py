@@ -1,0 +1,247 @@
+"""Consume streams: one per client and pchannel, with any number of consumers on it.
+
+Consumers send by themselves (``consumer.py``); here frames are received, and Progress is told: once for the
+whole stream where it can be, and for those who are behind one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from woodpecker.errors import WoodpeckerError
+from woodpecker.streaming import frames
+from woodpecker.streaming.core.admission import gone
+from woodpecker.streaming.core.refusals import Class, Refusal, Refused
+from woodpecker.streaming.core.values import Position
+from woodpecker.streaming.node.consumer import Consumer
+from woodpecker.streaming.node.life import Life
+from woodpecker.streaming.node.outbox import Outbox
+from woodpecker.streaming.node.refusing import refusal_from
+from woodpecker.streaming.node.starts import begin_of
+from woodpecker.streaming.ports import Stream
+
+PROGRESS_MS = 1000.0  # without data, everybody hears this often
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Place:
+    """One consumer of the stream; ``consumer`` None: it is about to begin."""
+
+    wish: frames.Subscribe
+    consumer: Consumer | None = None
+    task: asyncio.Task[None] | None = None
+    seat: int = 0  # in the audience
+    credit: int = 0  # that came before it began
+    told: int = -1  # messages sent when Progress was told last
+    seen: int = 0  # messages sent when looked at last
+    position: Position = field(default=Position(-1))  # told last
+
+
+class Consumption:
+    """One Consume stream on the life that serves it."""
+
+    def __init__(self, life: Life, stream: Stream[frames.ConsumeDown, frames.ConsumeUp]) -> None:
+        self._life = life
+        self._stream = stream
+        self._outbox: Outbox[frames.ConsumeDown] = Outbox(stream)
+        self._places: dict[int, _Place] = {}
+        self._told_ms = life.runtime.monotonic_ms()
+
+    async def run(self) -> None:
+        """Serve until the stream ends."""
+        self._outbox.put(frames.ConsumeReady(term=self._life.term))
+        number = self._life.join(self)
+        spawn = self._life.runtime.spawn
+        tasks = [
+            spawn(self._receive(), "receive a Consume stream"),
+            spawn(self._tell_progress(), "progress of a Consume stream"),
+        ]
+        try:
+            await self._outbox.run()
+        finally:
+            self._life.part(number)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._end_all()
+
+    # --- what the life says ---
+
+    def leave(self, last: frames.Moved) -> None:
+        """The life has ended."""
+        self._outbox.end(last, frames.Closed())
+
+    def tell_rate(self, rate_bytes_s: int) -> None:
+        """Of no concern to consumers."""
+
+    # --- receiving ---
+
+    async def _receive(self) -> None:
+        try:
+            while (frame := await self._stream.receive()) is not None:
+                match frame:
+                    case frames.Subscribe():
+                        self._subscribe(frame)
+                    case frames.Credit():
+                        self._credit(frame)
+                    case frames.Unsubscribe(consumer=number):
+                        self._unsubscribe(number)
+                    case frames.AskProgress():
+                        self._tell()
+                    case frames.Close():
+                        break
+        except Refused:
+            self._outbox.end()
+            return
+        self._outbox.end(frames.Closed())
+
+    def _credit(self, frame: frames.Credit) -> None:
+        place = self._places.get(frame.consumer)
+        if place is None:
+            return
+        if place.consumer is None:
+            place.credit += frame.size_bytes
+        else:
+            place.consumer.add_credit(frame.size_bytes)
+
+    def _subscribe(self, wish: frames.Subscribe) -> None:
+        refusal = self._problem_of(wish)
+        if refusal is not None:
+            self._outbox.put(frames.ConsumerRefused(consumer=wish.consumer, refusal=refusal))
+            return
+        place = self._places[wish.consumer] = _Place(wish=wish)
+        name = f"begin a consumer of {self._life.name}"
+        place.task = self._life.runtime.spawn(self._begin(place), name)
+
+    def _problem_of(self, wish: frames.Subscribe) -> Refusal | None:
+        if wish.consumer in self._places:
+            text = f"consumer {wish.consumer} is there already: take another number"
+            return Refusal(kind=Class.INVALID, message=text)
+        if wish.credit_bytes <= 0:
+            text = (
+                f"consumer {wish.consumer}: credit of {wish.credit_bytes} bytes lets nothing pass"
+            )
+            return Refusal(kind=Class.INVALID, message=text)
+        most = self._life.settings.stream_credit_bytes
+        if wish.credit_bytes + sum(p.wish.credit_bytes for p in self._places.values()) > most:
+            text = f"the credits of this stream would exceed {most} bytes: open another one"
+            return Refusal(kind=Class.INVALID, message=text)
+        return None
+
+    async def _begin(self, place: _Place) -> None:
+        wish, life = place.wish, self._life
+        try:
+            channel = life.line.fold.vchannels.get(wish.vcid)
+            if channel is None:
+                raise Refused(gone(wish.vcid))
+            begin = await begin_of(life, channel, wish.start)
+        except Refused as error:
+            self._refuse(place, error.refusal)
+            return
+        except WoodpeckerError as error:
+            self._refuse(place, refusal_from(error))
+            return
+        if self._places.get(wish.consumer) is not place:
+            return
+        place.task = None
+        consumer = place.consumer = Consumer(life, self._outbox, wish, begin, self._ended)
+        started = frames.Started(
+            consumer=wish.consumer, position=begin.position, tail=life.position
+        )
+        self._outbox.put(started)
+        place.seat = life.audience.join(consumer)
+        if place.credit:
+            consumer.add_credit(place.credit)
+        consumer.start()
+
+    def _refuse(self, place: _Place, refusal: Refusal) -> None:
+        if self._places.get(place.wish.consumer) is place:
+            del self._places[place.wish.consumer]
+            self._outbox.put(frames.ConsumerRefused(consumer=place.wish.consumer, refusal=refusal))
+
+    def _unsubscribe(self, number: int) -> None:
+        place = self._places.get(number)
+        if place is None:
+            return
+        if place.consumer is not None:
+            position = place.consumer.progress() or place.position
+            place.consumer.end(frames.ConsumerEnded(consumer=number, position=position))
+            return
+        del self._places[number]
+        self._outbox.put(frames.ConsumerEnded(consumer=number, position=place.position))
+
+    def _ended(self, consumer: Consumer) -> None:
+        place = self._places.pop(consumer.number)
+        self._life.audience.leave(consumer, place.seat)
+
+    async def _end_all(self) -> None:
+        for place in list(self._places.values()):
+            if place.task is not None:
+                place.task.cancel()
+                await asyncio.gather(place.task, return_exceptions=True)
+            if place.consumer is not None:
+                await place.consumer.close()
+        self._places.clear()
+
+    # --- progress ---
+
+    async def _tell_progress(self) -> None:
+        runtime = self._life.runtime
+        while True:
+            await runtime.sleep_ms(self._life.settings.idle_signal_ms)
+            consumers = [p.consumer for p in self._places.values() if p.consumer is not None]
+            if any(consumer.has_stop for consumer in consumers):
+                self._check_stops(consumers)
+            is_due = runtime.monotonic_ms() - self._told_ms >= PROGRESS_MS
+            is_idle = self._is_idle()
+            if is_due or (is_idle and any(consumer.wants_ticks for consumer in consumers)):
+                self._tell()
+
+    def _check_stops(self, consumers: list[Consumer]) -> None:
+        signal = self._life.signal()
+        for consumer in consumers:
+            if consumer.has_stop:
+                consumer.check_stop(signal)
+
+    def _is_idle(self) -> bool:
+        """Whether nothing was sent since the last look."""
+        is_idle = True
+        for place in self._places.values():
+            if place.consumer is not None and place.seen != place.consumer.sent:
+                place.seen, is_idle = place.consumer.sent, False
+        return is_idle
+
+    def _tell(self) -> None:
+        """Progress for all who have been sent everything, and for others who got no data since the last time."""
+        self._told_ms = self._life.runtime.monotonic_ms()
+        begun = [p for p in self._places.values() if p.consumer is not None]
+        current, tick, position = [], self._life.signal(), self._life.position
+        for place in begun:
+            consumer = place.consumer
+            assert consumer is not None
+            if consumer.is_at_tail and consumer.progress() is not None:
+                current.append(place.wish.consumer)
+                place.position = position
+            elif place.told == consumer.sent:
+                self._tell_one(place, consumer)
+            place.told = consumer.sent
+        if current:
+            to_all = len(current) == len(begun)
+            self._put_progress(position, tick, () if to_all else tuple(current))
+
+    def _tell_one(self, place: _Place, consumer: Consumer) -> None:
+        position = consumer.progress()
+        if position is not None and position != place.position:
+            place.position = position
+            self._put_progress(position, consumer.last_tick, (place.wish.consumer,))
+
+    def _put_progress(self, position: Position, tick: int, consumers: tuple[int, ...]) -> None:
+        self._outbox.put(
+            frames.Progress(
+                position=position,
+                tick=tick,
+                proof_age_ms=self._life.proof_age_ms,
+                consumers=consumers,
+            )
+        )

@@ -1,0 +1,117 @@
+"""Where a consumer begins: a wish turned into a position, and the seq from which reading shows it whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from woodpecker.errors import OutOfRange
+from woodpecker.streaming.core.assembly import read_from
+from woodpecker.streaming.core.fold import Vchannel
+from woodpecker.streaming.core.refusals import Class, Refusal, Refused
+from woodpecker.streaming.core.values import Position, Start, StartForm
+from woodpecker.streaming.node.line import moved
+from woodpecker.streaming.node.serving import Serving
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """Deliver all at or above ``position``; feed from ``read_from`` on, where a batch begins."""
+
+    position: Position
+    read_from: int
+
+
+async def begin_of(place: Serving, channel: Vchannel, start: Start) -> Begin:
+    """Where a consumer of ``channel`` begins.
+
+    Raises: Refused: OUT_OF_RANGE, MOVED (a newer term told the position), UNAVAILABLE and the like.
+    """
+    if start.term > place.term:
+        raise Refused(moved(f"that position is of term {start.term}, this owner of {place.term}"))
+    earliest = max(place.earliest, channel.trim_before, channel.seq)
+    position = await _position_of(place, start, earliest)
+    acked = place.line.acked
+    if position.seq > acked:
+        await place.prove()  # a stale owner must not say so
+        acked = place.line.acked
+        if position.seq > acked:
+            text = f"seq {position.seq} is beyond the tail of channel {channel.name!r} ({acked})"
+            raise Refused(Refusal(kind=Class.OUT_OF_RANGE, message=text))
+    if position.seq == acked:
+        low = place.line.low
+    elif position.seq < earliest:
+        raise Refused(out_of_range(channel, position.seq, earliest))
+    else:
+        low = await _low_of(place, position, acked)
+    position = replace(position, low=low, term=place.term)
+    return Begin(position=position, read_from=read_from(position, earliest=place.earliest))
+
+
+def out_of_range(channel: Vchannel, seq: int, earliest: int) -> Refusal:
+    """Nothing is left of what begins at ``seq``."""
+    text = f"channel {channel.name!r}: seq {seq} was trimmed; the earliest is {earliest}"
+    return Refusal(kind=Class.OUT_OF_RANGE, message=text, earliest=earliest)
+
+
+async def _position_of(place: Serving, start: Start, earliest: int) -> Position:
+    match start.form:
+        case StartForm.EARLIEST:
+            return Position(earliest)
+        case StartForm.LATEST:
+            return Position(place.line.acked)
+        case StartForm.SEQ | StartForm.POSITION:
+            return Position(start.value, start.index, low=start.low)
+        case StartForm.AFTER:
+            return Position(start.value, start.index, low=start.low).after()
+        case StartForm.TICK | StartForm.TIME:
+            return Position(max(await seq_at(place, start.value), earliest))
+
+
+async def seq_at(place: Serving, tick: int) -> int:
+    """Seq of the first entry with that tick or a later one, else the tail."""
+    if tick > place.line.ticks.acked:
+        return place.line.acked
+    try:
+        when = _EPOCH + timedelta(microseconds=max(tick, 0))
+    except OverflowError:
+        return place.line.acked
+    async with place.log.read_batches(when) as batches:
+        async for batch in batches:
+            return min(batch.first_seq, place.line.acked)
+    return place.line.acked
+
+
+async def _low_of(place: Serving, position: Position, acked: int) -> int:
+    """Where reading must begin to see what is delivered at ``position`` whole; a batch begins there."""
+    try:
+        if 0 <= position.low <= position.seq and await _begins_at(place, position.low, acked):
+            return position.low
+        return await low_at(place, position.seq)
+    except OutOfRange as error:
+        raise Refused(place.trimmed(position.seq, error)) from error
+
+
+async def low_at(place: Serving, seq: int) -> int:
+    """``low`` of the batch that holds ``seq``. Raises: OutOfRange, Corrupt and the like."""
+    if seq >= place.line.acked:
+        return place.line.low
+    return (await place.runs.at(seq, place.line.acked)).holding(seq).facts.column.low
+
+
+async def _begins_at(place: Serving, seq: int, acked: int) -> bool:
+    """Whether a batch begins at ``seq``: what a client says is looked at."""
+    if seq == acked:
+        return True
+    number = place.tail.attach(seq)
+    if number is not None:
+        slot = place.tail.read(number)
+        while slot is not None and slot.facts is None:
+            slot = place.tail.read(slot.number + 1)
+        return slot is not None and slot.facts is not None and slot.facts.seq == seq
+    if seq < place.earliest:
+        return False
+    run = await place.runs.at(seq, acked)
+    return run.holding(seq).facts.seq == seq

@@ -1,0 +1,109 @@
+"""What a serving owner does besides serving: clock, expiry, rates, checkpoints, retention."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from woodpecker.errors import WoodpeckerError
+from woodpecker.streaming.core import rates
+from woodpecker.streaming.core.records import CheckpointsRecord
+from woodpecker.streaming.core.refusals import Refused
+from woodpecker.streaming.node.checkpoints import write_checkpoint
+from woodpecker.streaming.node.life import Life
+from woodpecker.streaming.node.pressure import loads_of
+from woodpecker.streaming.node.retention import Retention
+
+LOOK_MS = 1000.0
+
+_log = logging.getLogger("woodpecker.streaming")
+
+
+class Upkeep:
+    """The tasks of one life. Stop it before the life is closed.
+
+    Args:
+        on_lost: the life has ended by itself; called once.
+    """
+
+    def __init__(self, life: Life, on_lost: Callable[[], None]) -> None:
+        self._life = life
+        self._on_lost = on_lost
+        self._saved_seq = 0  # of the newest checkpoint of this life
+        self._saved_bytes = 0
+        self._changed_ms: float | None = None  # since when there is something to save
+        self._retention = Retention(life)
+        self.bytes_s = 0
+        self.uncheckpointed_bytes = 0
+        spawn = life.runtime.spawn
+        self._saving: asyncio.Task[None] | None = None
+        self._tasks = [
+            spawn(life.timers.run(), f"transaction timers of {life.name}"),
+            spawn(self._run(), f"upkeep of {life.name}"),
+            spawn(self._watch(), f"end of {life.name}"),
+        ]
+
+    async def stop(self) -> None:
+        """End all of it."""
+        tasks = [*self._tasks, *([self._saving] if self._saving else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def write_checkpoint(self) -> CheckpointsRecord | None:
+        """Save the fold as it is, once it is acknowledged; None: nothing has changed.
+
+        Raises: Refused, WoodpeckerError: it is not saved.
+        """
+        life = self._life
+        fold = life.line.fold.copy()
+        written = life.written_bytes
+        if fold.next_seq == self._saved_seq:
+            return None
+        await life.settled()
+        name = f"checkpoints/{fold.next_seq:020d}-{life.runtime.token()}"
+        record = await write_checkpoint(life.tools.records, life.log, fold, name)
+        self._saved_seq, self._saved_bytes = fold.next_seq, written
+        return record
+
+    async def _watch(self) -> None:
+        await self._life.ended.wait()
+        self._on_lost()
+
+    async def _run(self) -> None:
+        life = self._life
+        before = life.written_bytes
+        while True:
+            await life.runtime.sleep_ms(LOOK_MS)
+            life.line.slew()
+            self.bytes_s, before = life.written_bytes - before, life.written_bytes
+            self.uncheckpointed_bytes = life.written_bytes - self._saved_bytes
+            loads = loads_of(life, self.uncheckpointed_bytes)
+            life.set_rate(rates.step(life.rate, loads, measured_bytes_s=self.bytes_s))
+            if self._saving is None and (self._is_save_due() or self._retention.is_due()):
+                self._saving = life.runtime.spawn(self._save(), f"checkpoint of {life.name}")
+
+    def _is_save_due(self) -> bool:
+        life, settings = self._life, self._life.settings
+        if life.line.fold.next_seq == self._saved_seq:
+            self._changed_ms = None
+            return False
+        if self._changed_ms is None:
+            self._changed_ms = life.runtime.monotonic_ms()
+        return (
+            self.uncheckpointed_bytes >= settings.checkpoint_bytes
+            or life.runtime.monotonic_ms() - self._changed_ms >= settings.checkpoint_age_ms
+        )
+
+    async def _save(self) -> None:
+        try:
+            if self._is_save_due():
+                await self.write_checkpoint()
+                self._changed_ms = None
+            await self._retention.apply()
+        except (WoodpeckerError, Refused) as error:
+            _log.warning("%s: no checkpoint or trim now: %s", self._life.name, error)
+            await self._life.runtime.sleep_ms(5 * LOOK_MS)
+        finally:
+            self._saving = None
