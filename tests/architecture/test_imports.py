@@ -35,6 +35,7 @@ THIRD_PARTY = {
     "woodpecker.bench": {"obstore", "localbucket"},
     "woodpecker.streaming.codec": {"msgspec", "xxhash"},
     "woodpecker.streaming.node.cursor_data": {"msgspec"},
+    "woodpecker.streaming.pages": {"msgspec", "prometheus_client"},
     "woodpecker.streaming.transport.grpc": {"google", "grpc", "grpc_reflection"},
     "woodpecker.cli": {"typer", "click", "rich", "msgspec", "uvloop"},
     "woodpecker.testing": {
