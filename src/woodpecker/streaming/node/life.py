@@ -32,6 +32,7 @@ from woodpecker.streaming.node.tail import TailBudget
 from woodpecker.streaming.node.transactions import Timers
 from woodpecker.streaming.settings import StreamSettings
 
+_ROOMY_BYTES = 1 << 62
 FEATURES = 1  # the newest level this version writes
 
 _log = logging.getLogger("woodpecker.streaming")
@@ -185,18 +186,19 @@ class Life:
 
     @property
     def pressure(self) -> Pressure:
-        """What speaks against a batch now, beside its own state."""
+        """What speaks against a batch now, beside its own state. An empty queue takes any batch."""
         settings, queued = self.settings, self.line.queued_bytes
-        room = settings.queue_bytes - queued
+        room = settings.queue_bytes - queued if queued else _ROOMY_BYTES
         return Pressure(
             is_rejecting=self.rate.mode is Mode.REJECT,
             room_bytes=room,
             control_room_bytes=room + settings.control_bytes,
         )
 
-    async def wait_for_room(self) -> None:
-        """Wait while the queue is full, before anything is judged."""
-        while self.line.queued_bytes >= self.settings.queue_bytes and self.line.ended is None:
+    async def wait_for_room(self, size_bytes: int) -> None:
+        """Wait until the queue takes so much more, before anything is judged."""
+        line, most = self.line, self.settings.queue_bytes
+        while line.queued_bytes and line.queued_bytes + size_bytes > most and not line.ended:
             self._room.clear()
             await self._room.wait()
 

@@ -25,7 +25,7 @@ from woodpecker.streaming.core.refusals import Class, Refusal
 from woodpecker.streaming.core.ticks import TickClock, Ticks, next_limit
 from woodpecker.streaming.core.values import Properties
 from woodpecker.streaming.frames import Messages
-from woodpecker.streaming.node.pieces import ENTRY_OVERHEAD_BYTES, Piece
+from woodpecker.streaming.node.pieces import ENTRY_OVERHEAD_BYTES, Piece, type_of
 
 Answer = Callable[[Refusal | None], None]
 """Called once: with None when it is so, or with what became of it instead."""
@@ -154,7 +154,9 @@ class Line:
         else:
             limit = self._limit(tick, clock_us, step_us)
         facts = facts_of(self.fold, body, tick=tick, limit=limit, term=term, vcid=vcid)
-        return self._submit(facts, Messages(payloads=[payload]), len(payload), answer, None)
+        type_ = type_of(facts)
+        messages = Messages(payloads=[payload], types=[type_] if type_ else ())
+        return self._submit(facts, messages, len(payload), answer, None)
 
     def after_all(
         self, answer: Answer, *, tick: int | None = None, is_repeat: bool = False

@@ -89,7 +89,8 @@ class Production:
                 while self._unanswered_bytes > CREDIT_BYTES:
                     self._answered.clear()
                     await self._answered.wait()
-                await self._life.wait_for_room()
+                if isinstance(frame, frames.Batch) and self._life.line.queued_bytes:
+                    await self._life.wait_for_room(_cost_of(frame))
                 self._take(frame)
                 if self._is_closing:
                     break
@@ -140,8 +141,8 @@ class Production:
     def _batch(self, batch: frames.Batch) -> None:
         """Judge, sequence, fold, submit: one step. The hot path."""
         life, messages = self._life, batch.messages
-        size = size_of(messages)
-        cost = size + ENTRY_OVERHEAD_BYTES * len(messages)
+        cost = _cost_of(batch)
+        size = cost - ENTRY_OVERHEAD_BYTES * len(messages)
         session = self._sessions.get(batch.session)
         problem = problem_of(messages, life.settings) or life.refusal
         if session is None:
@@ -309,6 +310,10 @@ def _asked(batch: frames.Batch, session: _Session, size: int) -> Asked:
         grant_tick=batch.grant_tick,
         type=batch_type(messages),
     )
+
+
+def _cost_of(batch: frames.Batch) -> int:
+    return size_of(batch.messages) + ENTRY_OVERHEAD_BYTES * len(batch.messages)
 
 
 def _ack(batch: frames.Batch, result: Result) -> frames.Ack:

@@ -34,7 +34,7 @@ from woodpecker.streaming.node.life import Life
 from woodpecker.streaming.node.service import StreamingNode
 from woodpecker.streaming.ports import Endpoint
 from woodpecker.streaming.settings import DEFAULTS, StreamSettings
-from woodpecker.streaming.transport.memory import MemoryNetwork
+from woodpecker.streaming.transport.memory import MemoryNetwork, MemoryServer
 from woodpecker.streaming.transport.services import Services
 from woodpecker.testing.faulty import (
     Faults,
@@ -103,6 +103,7 @@ class Member:
     site: Site
     node: StreamingNode
     endpoint: Endpoint
+    server: MemoryServer
 
     @property
     def life(self) -> Life:
@@ -165,9 +166,9 @@ class Cluster:
             dialer=self.network.dialer(name),
         )
         services = Services(handler=node, manager=node, assignment=node.relay)
-        self.network.serve(address, services, runtime=site.runtime)
+        server = self.network.serve(address, services, runtime=site.runtime)
         await node.register()
-        member = Member(site, node, self.network.dialer("test").endpoint(address))
+        member = Member(site, node, self.network.dialer("test").endpoint(address), server)
         self.members[name] = member
         return member
 
@@ -220,6 +221,7 @@ class Cluster:
     async def stop(self) -> None:
         for member in self.members.values():
             await member.node.abandon()
+            await member.server.close()
         for _ in range(3):
             await asyncio.sleep(0)
 

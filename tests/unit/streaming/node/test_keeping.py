@@ -1,0 +1,269 @@
+"""What outlives an owner: checkpoints, cursors, trims."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.unit.streaming.node.kit import (
+    EARLIEST,
+    LATEST,
+    Cluster,
+    Consuming,
+    Member,
+    P,
+    consume,
+    is_class,
+    one_node,
+    produce,
+)
+
+from woodpecker.streaming import requests
+from woodpecker.streaming.codec.records import CHECKPOINTS
+from woodpecker.streaming.core.fold import Fold
+from woodpecker.streaming.core.records import CheckpointsRecord
+from woodpecker.streaming.core.refusals import Class, Refused
+from woodpecker.streaming.core.values import Position, Start, StartForm, Where
+from woodpecker.streaming.node.checkpoints import Progress, fold_rest, load_checkpoint
+from woodpecker.testing.virtual import on_virtual_time
+
+
+async def checkpoints(cluster: Cluster) -> CheckpointsRecord:
+    found = (await cluster.admin.load(CHECKPOINTS.key(cluster.log.log_id))).record
+    return found or CheckpointsRecord()
+
+
+@on_virtual_time
+async def test_a_checkpoint_and_the_rest_are_as_good_as_everything() -> None:
+    async with one_node(checkpoint_age_ms=2000) as (cluster, member):
+        producing = await produce(cluster, member, "a")
+        for n in range(10):
+            await producing.put(b"%d" % n, txn_number=n, begin=True, commit=n % 2 == 0)
+            await asyncio.sleep(0.9)
+        record = await checkpoints(cluster)
+        assert len(record.checkpoints) == 2
+        assert record.checkpoints[0].seq > record.checkpoints[1].seq
+        objects = await cluster.log.objects.list()
+        assert sorted(o.name for o in objects) == sorted(r.object for r in record.checkpoints)
+        log, end = await cluster.reader(), member.life.line.acked
+        whole = Fold()
+        await fold_rest(log, whole, end, Progress())
+        assert whole == member.life.line.fold
+        rest = await load_checkpoint(cluster.admin, log)
+        assert rest.next_seq == record.checkpoints[0].seq
+        await fold_rest(log, rest, end, Progress())
+        assert rest == whole
+        await asyncio.sleep(100)
+        requests_before = len(member.site.on_objects.requests)
+        await asyncio.sleep(600)
+        assert len(member.site.on_objects.requests) == requests_before, "idle: nothing is written"
+
+
+@on_virtual_time
+async def test_an_unreadable_checkpoint_is_passed_over_and_none_readable_is_corrupt() -> None:
+    async with one_node(checkpoint_age_ms=1000) as (cluster, member):
+        producing = await produce(cluster, member)
+        for n in range(3):
+            await producing.put(b"%d" % n)
+            await asyncio.sleep(3)
+        record = await checkpoints(cluster)
+        newest, older = record.checkpoints
+        await cluster.log.objects.delete(newest.object)
+        fold = await load_checkpoint(cluster.admin, cluster.log)
+        assert fold.next_seq == older.seq
+        new = await cluster.node("n2")
+        await cluster.assign(new)
+        consuming = await consume(cluster, new)
+        assert await consuming.until(3) == [b"0", b"1", b"2"]
+        await consuming.close()
+
+
+async def open_cursor(member: Member, name: str = "mailer", **fields: Any) -> requests.CursorState:
+    fields.setdefault("start", EARLIEST)
+    fields.setdefault("nonce", "n")
+    return await member.endpoint.call(
+        requests.OpenCursor(pchannel=P, vcid=7, cursor=name, holder="h", **fields)
+    )
+
+
+async def commit(
+    member: Member, generation: int, done: Position, name: str = "mailer", **fields: Any
+) -> requests.CursorState:
+    return await member.endpoint.call(
+        requests.CommitCursor(
+            pchannel=P, vcid=7, cursor=name, generation=generation, done=done, **fields
+        )
+    )
+
+
+@on_virtual_time
+async def test_a_cursor_is_made_attached_moved_and_fenced() -> None:
+    async with one_node() as (cluster, member):
+        with pytest.raises(Refused) as refused:
+            await open_cursor(member, attach=False)
+        assert refused.value.refusal.kind is Class.NOT_FOUND
+        producing = await produce(cluster, member)
+        acks = [await producing.put(b"%d" % n) for n in range(5)]
+        state = await open_cursor(member, where=Where(type="x"))
+        assert (state.generation, state.done.seq, state.where.type) == (1, 1, "x")
+        assert await open_cursor(member, where=Where(type="x")) == state, "a repeat of the attach"
+        done = Position(acks[2].seq, 0, acks[2].tick, acks[2].low, 1)
+        ranges = ((Position(acks[4].seq), Position(acks[4].seq)),)
+        moved = await commit(member, 1, done, ranges=ranges)
+        assert (moved.done, moved.ranges) == (done, ranges)
+        late = await commit(member, 1, Position(acks[0].seq, low=acks[0].seq))
+        assert late == moved, "done never falls"
+        taken = await open_cursor(member, nonce="m")
+        assert (taken.generation, taken.done, taken.ranges) == (2, done, ranges)
+        with pytest.raises(Refused) as refused:
+            await commit(member, 1, Position(acks[4].seq, low=acks[4].seq))
+        assert refused.value.refusal.kind is Class.FENCED
+        reset = await commit(member, 2, Position(1, low=1), reset=True)
+        assert (reset.done.seq, reset.generation) == (1, 3)
+        listed = await member.endpoint.call(requests.ListCursors(pchannel=P, vcid=7))
+        assert [c.cursor for c in listed.cursors] == ["mailer"]
+        await member.endpoint.call(requests.DeleteCursor(pchannel=P, vcid=7, cursor="mailer"))
+        await member.endpoint.call(requests.DeleteCursor(pchannel=P, vcid=7, cursor="mailer"))
+        listed = await member.endpoint.call(requests.ListCursors(pchannel=P))
+        assert listed.cursors == []
+
+
+@on_virtual_time
+async def test_the_log_cursor_stays_at_low_not_at_done() -> None:
+    async with one_node() as (cluster, member):
+        producing, other = await produce(cluster, member, "t"), await produce(cluster, member)
+        first = await producing.put(b"t1", txn_number=0, begin=True)
+        ack = await other.put(b"x")
+        assert ack.low == first.seq
+        state = await open_cursor(member, start=LATEST)
+        assert state.done.seq == ack.seq + 1
+        assert state.done.low == first.seq
+        cursor = await cluster.log.cursor("7.mailer", create=False)
+        assert cursor.position == first.seq
+        await producing.put(b"t2", txn_number=0, commit=True)
+        again = await open_cursor(member, nonce="2")
+        done = again.done
+        consuming = await Consuming(cluster, member).open()
+        await consuming.subscribe(
+            1, start=Start(form=StartForm.POSITION, value=done.seq, index=done.index, low=done.low)
+        )
+        assert await consuming.until(2) == [b"t1", b"t2"]
+        await consuming.close()
+
+
+@on_virtual_time
+async def test_commits_that_cross_lose_nothing() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        acks = [await producing.put(b"%d" % n) for n in range(20)]
+        await open_cursor(member)
+        member.site.on_metadata.max_delay_ms = 10
+        await asyncio.gather(*(commit(member, 1, Position(a.seq, low=a.low)) for a in acks[::-1]))
+        state = await open_cursor(member, attach=False)
+        assert state.done.seq == acks[-1].seq
+
+
+async def aged(cluster: Cluster, member: Member, count: int = 8) -> list[int]:
+    """Messages over a while, with checkpoints in between; their seqs."""
+    producing = await produce(cluster, member)
+    seqs = []
+    for n in range(count):
+        seqs.append((await producing.put(b"%d" % n)).seq)
+        await asyncio.sleep(10)
+    return seqs
+
+
+@on_virtual_time
+async def test_retention_trims_to_the_older_checkpoint_at_most() -> None:
+    async with one_node(checkpoint_age_ms=5000) as (cluster, member):
+        await cluster.create(member, 8, retention_age_s=30)
+        await aged(cluster, member)
+        await asyncio.sleep(200)
+        assert await cluster.log.earliest() == 0, "channel 7 keeps everything"
+        await member.endpoint.call(
+            requests.AppendControl(pchannel=P, term=1, kind="vc-delete", vcid=7)
+        )
+        await asyncio.sleep(200)
+        earliest = await cluster.log.earliest()
+        record = await checkpoints(cluster)
+        assert earliest == record.checkpoints[1].low
+        refused = await (await Consuming(cluster, member).open()).subscribe(
+            1, vcid=8, start=Start(form=StartForm.SEQ, value=earliest - 1)
+        )
+        assert is_class(refused, Class.OUT_OF_RANGE)
+        new = await cluster.node("n2")
+        life = await cluster.assign(new)
+        assert life.earliest == earliest
+        assert 8 in life.line.fold.vchannels
+
+
+@on_virtual_time
+async def test_a_cursor_holds_the_log_for_as_long_as_it_may() -> None:
+    async with one_node(checkpoint_age_ms=5000, cursor_hold_s=1000) as (cluster, member):
+        await cluster.create(member, 9, retention_age_s=20)
+        await member.endpoint.call(
+            requests.AppendControl(pchannel=P, term=1, kind="vc-delete", vcid=7)
+        )
+        await cluster.create(member, 10, retention_age_s=20)
+        producing = await produce(cluster, member)
+        seqs = [(await producing.put(b"%d" % n, vcid=9)).seq for n in range(4)]
+        state = await member.endpoint.call(
+            requests.OpenCursor(
+                pchannel=P, vcid=9, cursor="c", start=Start(form=StartForm.SEQ, value=seqs[2]),
+                holder="h", nonce="1",
+            )
+        )  # fmt: skip
+        for n in range(6):
+            await producing.put(b"%d" % n, vcid=9)
+            await asyncio.sleep(40)
+        assert await cluster.log.earliest() == seqs[2]
+        for n in range(12):
+            await producing.put(b"more %d" % n, vcid=9)
+            await asyncio.sleep(100)
+        assert await cluster.log.earliest() > seqs[2]
+        consuming = await Consuming(cluster, member).open()
+        refused = await consuming.subscribe(
+            1, vcid=9,
+            start=Start(form=StartForm.POSITION, value=state.done.seq, low=state.done.low),
+        )  # fmt: skip
+        assert is_class(refused, Class.OUT_OF_RANGE)
+        await consuming.close()
+
+
+@on_virtual_time
+async def test_read_points_cover_what_was_acknowledged_and_come_from_the_owner_alone() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        ack = await producing.put(b"a")
+        ask = requests.GetReadPoint(pchannel=P, vcid=7)
+        point = (await member.endpoint.call(ask)).position
+        assert point.seq == ack.seq + 1
+        new = await cluster.node("n2")
+        await cluster.assign(new)
+        with pytest.raises(Refused) as refused:
+            await member.endpoint.call(ask)
+        assert refused.value.refusal.kind is Class.MOVED
+        assert (await new.endpoint.call(ask)).position > point
+        new.site.on_metadata.is_away = True
+        with pytest.raises(Refused) as refused:
+            await new.endpoint.call(ask)
+        assert refused.value.refusal.kind in (Class.UNAVAILABLE, Class.UNKNOWN)
+
+
+@on_virtual_time
+async def test_control_records_are_written_once() -> None:
+    async with one_node() as (cluster, member):
+        first = await cluster.create(member, 7)
+        assert first == await cluster.create(member, 7)
+        broadcast = requests.AppendControl(
+            pchannel=P, term=1, kind="broadcast", vcid=7, broadcast_id=3, broadcast_floor=2,
+            payload=b"all", type="b",
+        )  # fmt: skip
+        one = await member.endpoint.call(broadcast)
+        consuming = await consume(cluster, member)
+        two = await member.endpoint.call(broadcast)
+        assert one.position == two.position
+        assert await consuming.until(1) == [b"all"]
+        assert consuming.got[1][0].type == "b"
+        await consuming.close()
