@@ -51,8 +51,8 @@ def serve(
     session: Session = ctx.obj
     session = session.with_flags(flags)
     settings = _settings(session.config)
-    _log_to_stderr()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    log_to_stderr()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(settings, as_json=as_json or session.is_json))
 
 
@@ -105,7 +105,7 @@ def _say_ready(facts: Ready, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """A server's log: what it does, with times, instead of the bare warnings of a command."""
     root = logging.getLogger("woodpecker")
     for handler in list(root.handlers):
@@ -116,7 +116,7 @@ def _log_to_stderr() -> None:
     root.setLevel(logging.INFO)
 
 
-def _loop_factory() -> Any:  # noqa: ANN401  uvloop is not there for everybody
+def loop_factory() -> Any:  # noqa: ANN401  uvloop is not there for everybody
     try:
         import uvloop
     except ImportError:

@@ -13,8 +13,12 @@ from typer.core import TyperGroup
 from woodpecker.cli import (
     append,
     bench,
+    broadcast,
     care,
+    channels,
+    cluster,
     config,
+    consume,
     cursors,
     dev,
     doctor,
@@ -22,9 +26,11 @@ from woodpecker.cli import (
     logstore,
     nodes,
     portable,
+    produce,
     read,
     segments,
     sim,
+    stream_serve,
 )
 from woodpecker.cli.exits import Debug, guarded
 from woodpecker.cli.session import Session
@@ -43,7 +49,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Woodpecker: durable, ordered, fenced logs in a directory or a bucket.",
+    help="Woodpecker: durable, ordered, fenced logs in a directory or a bucket, and channels on them.",
     epilog="Exit codes, formats and settings: docs/cli.md",
 )
 
@@ -99,7 +105,12 @@ append.add_to(app)
 read.add_to(app)
 cursors.add_to(app)
 segments.add_to(app)
-nodes.add_to(app)
+stream_serve.add_to(app, nodes.add_to(app))
+channels.add_to(app)
+produce.add_to(app)
+consume.add_to(app)
+cluster.add_to(app)
+broadcast.add_to(app)
 logstore.add_to(app)
 dev.add_to(app)
 portable.add_to(app)

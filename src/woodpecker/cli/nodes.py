@@ -1,4 +1,4 @@
-"""``woodpecker node list|show|drain|cancel-drain|forget``."""
+"""``woodpecker node list|show|drain|cancel-drain|forget``, of LogStore nodes and streaming nodes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from woodpecker.cli import stream_nodes
 from woodpecker.cli.output import bytes_text, print_facts, print_json, print_table, time_text
 from woodpecker.cli.session import Session
 from woodpecker.core.membership import DEAD_AFTER_MS, NodeState
-from woodpecker.errors import NotFound, Unavailable, WoodpeckerError
+from woodpecker.errors import InvalidRequest, NotFound, Unavailable, WoodpeckerError
 
 if TYPE_CHECKING:
     from woodpecker.app_cluster import Cluster
@@ -24,21 +26,45 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NodeName = Annotated[str, typer.Argument(metavar="NODE", help="name of the node")]
-ROLE = "logstore"
 ANSWER_TIMEOUT_MS = 2_000
 LOOK_MS = 500.0
+
+
+class Role(StrEnum):
+    """What a node does."""
+
+    LOGSTORE = "logstore"
+    STREAMING = "streaming"
+
+
+RoleOf = Annotated[
+    Role | None,
+    typer.Option("--role", help="which one is meant, where two nodes have one name"),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nodes:
     """Their records, and the way to them."""
 
+    session: Session
+    client: Client
     records: NodeRecords
     cluster: Cluster
 
+    async def role_of(self, node: str, role: Role | None) -> Role:
+        """What the node of this name does. Raises: NotFound; InvalidRequest: there are two."""
+        if role is not None:
+            return role
+        has_logs = await self.records.load(node) is not None
+        streams = any(each.node == node for each in await stream_nodes.records(self.client))
+        if has_logs and streams:
+            raise InvalidRequest(f"there are two nodes {node!r}: give --role logstore or streaming")
+        return Role.STREAMING if streams else Role.LOGSTORE
 
-def add_to(app: typer.Typer) -> None:
-    """Register the commands of this file."""
+
+def add_to(app: typer.Typer) -> typer.Typer:
+    """Register the commands of this file. Returns: the group that has them."""
     group = typer.Typer(no_args_is_help=True, help="The nodes of a cluster.")
     group.command("list")(list_nodes)
     group.command("show")(show)
@@ -46,6 +72,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("cancel-drain")(cancel_drain)
     group.command("forget")(forget)
     app.add_typer(group, name="node")
+    return group
 
 
 def list_nodes(
@@ -58,28 +85,41 @@ def list_nodes(
     async def work(nodes: Nodes) -> list[dict[str, Any]]:
         found = [stored.record for stored in await nodes.records.all()]
         shown = [r for r in found if forgotten or r.state is not NodeState.FORGOTTEN]
-        return list(await asyncio.gather(*(_facts(record, nodes.cluster) for record in shown)))
+        streaming = await stream_nodes.records(nodes.client)
+        logstore = asyncio.gather(*(_facts(record, nodes.cluster) for record in shown))
+        return [*await logstore, *await stream_nodes.facts(session, streaming)]
 
     found = _with_nodes(session, work, reads=True)
     if session.is_json:
         print_json(found)
         return
-    print_table(
-        ("node", "role", "state", "answers", "address", "zone", "group", "unsealed", "pressure"),
-        [
-            (n["node"], n["role"], n["state"] if n["up"] else f"{n['state']}, stopped",
-             "yes" if n["answers"] else "no", n["address"], n["zone"], n["group"],
-             f"{n['unsealed_segments']} ({bytes_text(n['unsealed_bytes'])})", n["pressure"])
-            for n in found
-        ],
+    head = ("node", "role", "state", "answers", "address", "zone", "group", "holds", "pressure")
+    print_table(head, [_row(facts) for facts in found])
+
+
+def _row(facts: dict[str, Any]) -> tuple[object, ...]:
+    if facts["role"] == Role.LOGSTORE:
+        holds = f"{facts['unsealed_segments']} unsealed ({bytes_text(facts['unsealed_bytes'])})"
+    else:
+        holds = "" if facts["pchannels"] is None else f"{len(facts['pchannels'])} pchannels"
+    return (
+        facts["node"], facts["role"],
+        facts["state"] if facts["up"] else f"{facts['state']}, stopped",
+        "yes" if facts["answers"] else "no", facts["address"], facts["zone"],
+        facts.get("group"), holds, facts.get("pressure"),
     )  # fmt: skip
 
 
-def show(ctx: typer.Context, node: NodeName) -> None:
+def show(ctx: typer.Context, node: NodeName, role: RoleOf = None) -> None:
     """Show one node, with what it says of itself if it answers."""
     session: Session = ctx.obj
 
     async def work(nodes: Nodes) -> dict[str, Any]:
+        if await nodes.role_of(node, role) is Role.STREAMING:
+            known = [r for r in await stream_nodes.records(nodes.client) if r.node == node]
+            if not known:
+                raise NotFound(f"no streaming node {node!r} has ever registered")
+            return (await stream_nodes.facts(session, known))[0]
         record = await _known(nodes.records, node)
         status = await _status(record, nodes.cluster)
         return {**await _facts(record, nodes.cluster), "status": status}
@@ -87,6 +127,9 @@ def show(ctx: typer.Context, node: NodeName) -> None:
     found = _with_nodes(session, work, reads=True)
     if session.is_json:
         print_json(found)
+        return
+    if found["role"] == Role.STREAMING:
+        print_facts({name: _text(value) for name, value in found.items()})
         return
     status = found.pop("status") or {}
     for name in ("started_at_ms", "beat_at_ms"):
@@ -110,35 +153,42 @@ def drain(
     wait: Annotated[
         bool, typer.Option("--wait", help="until it is safe to terminate; shows how far it is")
     ] = False,
+    role: RoleOf = None,
 ) -> None:
-    """Let a node hand over what it holds: no new segments there, those it has are sealed."""
+    """Let a node hand over what it holds: segments are sealed, pchannels move, it gets nothing new."""
     session: Session = ctx.obj
 
-    async def work(nodes: Nodes) -> NodeRecord:
+    async def work(nodes: Nodes) -> str:
+        if await nodes.role_of(node, role) is Role.STREAMING:
+            info = await stream_nodes.drain(session, nodes.client, node, on=True, wait=wait)
+            return NodeState.DRAINED if info.safe_to_terminate else NodeState.DRAINING
         record = await nodes.records.drain(node)
-        return await _watch_drain(nodes.records, node) if wait else record
+        return (await _watch_drain(nodes.records, node) if wait else record).state
 
-    record = _with_nodes(session, work)
+    state = _with_nodes(session, work)
     if session.is_json:
-        print_json({"node": node, "state": record.state})
-    elif record.state is NodeState.DRAINED:
+        print_json({"node": node, "state": state})
+    elif state == NodeState.DRAINED:
         print(f"node {node} is drained: safe to terminate")
     else:
-        print(f"node {node} is {record.state}; `woodpecker node drain {node} --wait` watches it")
+        print(f"node {node} is {state}; `woodpecker node drain {node} --wait` watches it")
 
 
-def cancel_drain(ctx: typer.Context, node: NodeName) -> None:
+def cancel_drain(ctx: typer.Context, node: NodeName, role: RoleOf = None) -> None:
     """Let a node that is draining or drained take part again."""
     session: Session = ctx.obj
 
-    async def work(nodes: Nodes) -> NodeRecord:
-        return await nodes.records.cancel_drain(node)
+    async def work(nodes: Nodes) -> str:
+        if await nodes.role_of(node, role) is Role.STREAMING:
+            await stream_nodes.drain(session, nodes.client, node, on=False, wait=False)
+            return NodeState.ACTIVE
+        return (await nodes.records.cancel_drain(node)).state
 
-    record = _with_nodes(session, work)
+    state = _with_nodes(session, work)
     if session.is_json:
-        print_json({"node": node, "state": record.state})
+        print_json({"node": node, "state": state})
     else:
-        print(f"node {node} is {record.state}")
+        print(f"node {node} is {state}")
 
 
 def forget(ctx: typer.Context, node: NodeName) -> None:
@@ -167,7 +217,8 @@ def _with_nodes(
 
         env = client.environment
         records = NodeRecords(env.catalog.store, env.runtime)
-        return await work(Nodes(records=records, cluster=cluster_of(client)))
+        found = Nodes(session=session, client=client, records=records, cluster=cluster_of(client))
+        return await work(found)
 
     return session.with_client(main, reads=reads)
 
@@ -182,7 +233,7 @@ async def _known(records: NodeRecords, node: str) -> NodeRecord:
 async def _facts(record: NodeRecord, cluster: Cluster) -> dict[str, Any]:
     return {
         "node": record.node,
-        "role": ROLE,
+        "role": Role.LOGSTORE,
         "state": record.state,
         "up": record.is_up,
         "answers": await _answers(record, cluster),

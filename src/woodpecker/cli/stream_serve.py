@@ -1,0 +1,150 @@
+"""``woodpecker up``, ``coordinator serve``, ``node serve``: processes of the streaming service."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from woodpecker.cli.exits import INTERNAL
+from woodpecker.cli.logstore import GC_THRESHOLDS, KILLED, log_to_stderr, loop_factory
+from woodpecker.cli.session import Session
+from woodpecker.cli.setting_flags import with_settings
+from woodpecker.config import SETTINGS, Config
+from woodpecker.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from woodpecker.app_streaming import ProcessSettings, Ready
+
+COMMON = (
+    "secret_file", "tls_ca", "tls_cert", "tls_key",
+    "streaming.listen", "streaming.advertise", "streaming.http",
+    "streaming.session_ttl_ms", "streaming.beat_ms",
+)  # fmt: skip
+STORE = ("store", "metadata", "buffer")
+COORDINATOR_FLAGS = (*STORE, *COMMON, "streaming.pchannels", "streaming.mode")
+NODE_FLAGS = (*STORE, *COMMON, "zone", "streaming.node", "streaming.tail_bytes")
+UP_FLAGS = (*STORE, "secret_file", "tls_ca", "tls_cert", "tls_key", "streaming.http")
+UP_NODE = "standalone"
+END_LIMIT_S = 30.0  # longer than all parts take to end, each bounded
+
+AsJson = Annotated[bool, typer.Option("--json", help="the ready line as JSON")]
+
+
+def add_to(app: typer.Typer, node: typer.Typer) -> None:
+    """Register the commands of this file; ``node``: the group that has those of nodes."""
+    app.command("up")(with_settings(UP_FLAGS)(up))
+    group = typer.Typer(no_args_is_help=True, help="Coordinators: they say which node has what.")
+    group.callback()(_group)
+    group.command("serve")(with_settings(COORDINATOR_FLAGS)(serve_coordinator))
+    app.add_typer(group, name="coordinator")
+    node.command("serve")(with_settings(NODE_FLAGS)(serve_node))
+
+
+def _group() -> None:
+    return
+
+
+def up(
+    ctx: typer.Context,
+    flags: dict[str, Any],
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="where it listens for other shells and programs")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, metavar="P", help="its port; 0: any that is free")
+    ] = 7300,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole streaming service in one process, on a directory or bucket, until Ctrl-C or SIGTERM."""
+    session: Session = ctx.obj
+    session = session.with_flags({**flags, "streaming.node": UP_NODE})
+    session = session.with_flags({"streaming.listen": f"{host}:{port}"})
+    if session.config.source("streaming.advertise") != "default":
+        raise InvalidRequest(
+            "streaming.advertise is of nodes in a cluster: `up` needs --host alone"
+        )
+    settings = _settings(session.config, coordinator=True, node=True)
+    _run(replace(settings, stream=None), as_json=as_json or session.is_json)
+
+
+def serve_coordinator(ctx: typer.Context, flags: dict[str, Any], as_json: AsJson = False) -> None:
+    """Run a coordinator until Ctrl-C or SIGTERM. Any number may run: one leads, the others stand by."""
+    session: Session = ctx.obj
+    session = session.with_flags(flags)
+    settings = _settings(session.config, coordinator=True, node=False)
+    _run(settings, as_json=as_json or session.is_json)
+
+
+def serve_node(ctx: typer.Context, flags: dict[str, Any], as_json: AsJson = False) -> None:
+    """Run a streaming node until Ctrl-C or SIGTERM: it serves the channels that it is given."""
+    session: Session = ctx.obj
+    session = session.with_flags(flags)
+    settings = _settings(session.config, coordinator=False, node=True)
+    _run(settings, as_json=as_json or session.is_json)
+
+
+def _settings(config: Config, *, coordinator: bool, node: bool) -> ProcessSettings:
+    """Raises: InvalidRequest: one is missing or wrong."""
+    from woodpecker.app_streaming import make_settings
+
+    known = {name for name in SETTINGS if not name.startswith(("log.", "logstore."))}
+    values = {
+        setting.name.replace("streaming.", ""): chosen.value
+        for setting, chosen in config
+        if setting.name in known
+    }
+    return make_settings(values, os.environ, coordinator=coordinator, node=node)
+
+
+def _run(settings: ProcessSettings, *, as_json: bool) -> None:
+    import asyncio
+
+    log_to_stderr()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(settings, as_json=as_json))
+
+
+async def _serve(settings: ProcessSettings, *, as_json: bool) -> None:
+    from woodpecker.app_streaming import Process
+    from woodpecker.cli.serving import done_before, stop_signals
+
+    process = Process(settings)
+
+    async def start() -> None:
+        _say_ready(await process.start(), as_json=as_json)
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: collections need not look at it again
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    with stop_signals(at_second=lambda: os._exit(KILLED)) as stop:
+        try:
+            if await done_before(stop, start()):
+                await process.run(stop)
+        finally:
+            _end_for_sure()
+            await process.close()
+
+
+def _end_for_sure() -> None:
+    """However a store hangs: the process ends."""
+    timer = threading.Timer(END_LIMIT_S, os._exit, (INTERNAL,))
+    timer.daemon = True
+    timer.start()
+
+
+def _say_ready(facts: Ready, *, as_json: bool) -> None:
+    from woodpecker.cli.output import print_json
+
+    if as_json:
+        print_json(facts)
+    else:
+        http = f", http://{facts.http}" if facts.http else ""
+        what = f"{facts.role} {facts.node}".strip() if facts.role != "standalone" else "streaming"
+        print(f"ready: {what} on {facts.address}{http}, store {facts.store}")
+    sys.stdout.flush()
