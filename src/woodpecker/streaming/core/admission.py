@@ -72,11 +72,17 @@ class Repeat:
 class Refuse:
     """Do not write it. Answer once everything below ``rests_on`` is acknowledged (0: at once). **P**
 
-    If the writer ends before, the answer is MOVED.
+    ``needs_proof``: and after a proof of ownership begun since the batch came: an owner of the past, whose
+    tables end earlier, must not refuse for good. **P** If the writer ends or the proof fails: MOVED.
     """
 
     refusal: Refusal
     rests_on: int = 0
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether the caller would be told, instead of sending again."""
+        return self.rests_on > 0 and self.refusal.kind not in {Class.GAP, Class.LATER, Class.MOVED}
 
 
 def judge(

@@ -1,0 +1,1 @@
+"""Owners by terms and claims, and producers that write through them, whatever crashes or is cut."""
