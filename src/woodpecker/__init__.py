@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from woodpecker import blocking
+    from woodpecker import blocking, streaming
     from woodpecker.app import connect
     from woodpecker.client.batch import Batch
     from woodpecker.client.client import Client
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from woodpecker.client.log import Log
     from woodpecker.client.writer import LogWriter
     from woodpecker.errors import (
+        Aborted,
         AlreadyExists,
         Closed,
         Conflict,
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
         OutcomeUnknown,
         OutOfRange,
         Overloaded,
+        ProducerExpired,
         Unavailable,
         WoodpeckerError,
     )
+    from woodpecker.streaming.client.messages import Message, Tick, TickSignal
+    from woodpecker.streaming.core.values import Position, Where
 
 __version__ = "0.1.0.dev0"
 
@@ -42,6 +46,7 @@ __version__ = "0.1.0.dev0"
 logging.getLogger("woodpecker").addHandler(logging.NullHandler())
 
 __all__ = [
+    "Aborted",
     "AlreadyExists",
     "Batch",
     "Client",
@@ -55,15 +60,22 @@ __all__ = [
     "Log",
     "LogEnded",
     "LogWriter",
+    "Message",
     "NotFound",
     "NotWritten",
     "OutOfRange",
     "OutcomeUnknown",
     "Overloaded",
+    "Position",
+    "ProducerExpired",
+    "Tick",
+    "TickSignal",
     "Unavailable",
+    "Where",
     "WoodpeckerError",
     "blocking",
     "connect",
+    "streaming",
 ]
 
 _HOMES = {
@@ -73,13 +85,18 @@ _HOMES = {
     "Entry": "woodpecker.client.entry",
     "Log": "woodpecker.client.log",
     "LogWriter": "woodpecker.client.writer",
+    "Message": "woodpecker.streaming.client.messages",
+    "Position": "woodpecker.streaming.core.values",
+    "Tick": "woodpecker.streaming.client.messages",
+    "TickSignal": "woodpecker.streaming.client.messages",
+    "Where": "woodpecker.streaming.core.values",
     "connect": "woodpecker.app",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name == "blocking":
-        return import_module("woodpecker.blocking")
+    if name in ("blocking", "streaming"):
+        return import_module(f"woodpecker.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'woodpecker' has no attribute {name!r}")
     value = getattr(import_module(_HOMES.get(name, "woodpecker.errors")), name)

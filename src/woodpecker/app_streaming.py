@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 HOW_TO_GET_GRPC = (
     "the streaming service is reached over gRPC, an extra: pip install 'woodpecker-wal[grpc]'"
 )
+SCHEME = "grpc://"
 ANY_HOST = ("0.0.0.0", "::")  # noqa: S104  compared with, not listened on
 CLOSE_TIMEOUT_S = 20.0
 
@@ -60,7 +61,8 @@ def connect(
     """Connect to a streaming service; ``async with`` the result.
 
     Args:
-        addresses: ``host:port`` of any coordinators or nodes, a list or joined by commas.
+        addresses: ``host:port`` of any coordinators or nodes, a list or joined by commas; ``grpc://`` may
+            stand before them.
         timeout_s: for how long a call or a message is tried before it fails.
         name: shown to those it talks to.
         secret, secret_file, tls_ca, tls_cert, tls_key: as for ``woodpecker.connect``.
@@ -74,7 +76,8 @@ def connect(
         tls_cert=tls_cert,
         tls_key=tls_key,
     )
-    given = addresses.split(",") if isinstance(addresses, str) else list(addresses)
+    text = addresses.removeprefix(SCHEME) if isinstance(addresses, str) else ""
+    given = text.split(",") if isinstance(addresses, str) else list(addresses)
     for address in given:
         parse_address(address, "address")
     runtime = runtime or SystemRuntime()

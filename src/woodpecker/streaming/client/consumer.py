@@ -14,7 +14,7 @@ from woodpecker.streaming.client.places import start_at
 from woodpecker.streaming.core.values import EndForm, Position, Start, Stop, Where
 from woodpecker.streaming.frames import Data, Progress, Started, Subscribe
 
-LEAST_CREDIT_BYTES = 64 << 10
+LEAST_CREDIT_BYTES = 16 << 10
 FRAME_BYTES = 256  # what a frame costs that does not say
 
 
@@ -25,6 +25,7 @@ class Delivery(NamedTuple):
     place: Position
     signal: TickSignal | None = None
     cost_bytes: int = 0
+    visit: int = 0  # the subscribing that brought it
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,8 +72,9 @@ class Consumer:
         self._asked = asked
         self._stop = asked.stop
         self._queue: deque[Delivery] = deque()
-        self._held_bytes = 0  # came and not given back as credit
-        self._taken_bytes = 0  # part of it that may be given back
+        self._visit = 0
+        self._held_bytes = 0  # came and is not done with
+        self._due_bytes = 0  # done with, and not given back as credit
 
     # --- the stream ---
 
@@ -80,15 +82,15 @@ class Consumer:
         """The frame that begins or goes on, on whatever stream."""
         self.is_on, self.has_started = True, False
         asked = self._asked
-        self._held_bytes -= self._taken_bytes
-        self._taken_bytes = 0
+        self._visit += 1
+        self._due_bytes = 0
         return Subscribe(
             consumer=self.number,
             vcid=asked.vcid,
             start=asked.start if self.next is None else start_at(self.next),
             stop=self._stop,
             where=asked.where,
-            credit_bytes=max(0, self.window_bytes - self._held_bytes),
+            credit_bytes=self.window_bytes,
             ticks=asked.ticks,
         )
 
@@ -112,7 +114,7 @@ class Consumer:
                 self.tail = self.next
         self._held_bytes += cost_bytes
         place = self.next or Position(0)
-        self._queue.append(Delivery(messages, place, cost_bytes=cost_bytes))
+        self._queue.append(Delivery(messages, place, None, cost_bytes, self._visit))
         self.on_change()
 
     def on_progress(self, frame: Progress) -> None:
@@ -150,16 +152,22 @@ class Consumer:
 
     def give_back(self, delivery: Delivery) -> None:
         """It is done with."""
-        self._taken_bytes += delivery.cost_bytes
+        self._held_bytes -= delivery.cost_bytes
+        if delivery.visit == self._visit:  # else its credit went with its stream
+            self._due_bytes += delivery.cost_bytes
+
+    @property
+    def has_room(self) -> bool:
+        """Whether to subscribe again: a new stream brings a whole window, beside what is still here."""
+        return self._held_bytes <= self.window_bytes // 2
 
     def due_credit(self) -> int:
         """Bytes to grant now, or 0: little by little would be a frame for each message.
 
         When nothing waits here all is given back: a message larger than what is left comes only then.
         """
-        taken = self._taken_bytes
-        if taken and (not self._queue or taken >= self.window_bytes // 4):
-            self._held_bytes -= taken
-            self._taken_bytes = 0
-            return taken
+        due = self._due_bytes
+        if due and (not self._queue or due >= self.window_bytes // 4):
+            self._due_bytes = 0
+            return due
         return 0

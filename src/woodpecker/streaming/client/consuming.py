@@ -163,7 +163,7 @@ class ConsumeLane:
                 size_bytes = consumer.due_credit()
                 if size_bytes:
                     return Credit(consumer=number, size_bytes=size_bytes), None
-            elif consumer.again_at_ms <= now_ms:
+            elif consumer.again_at_ms <= now_ms and consumer.has_room:
                 return consumer.subscribe(), None
         if self._asks_progress:
             self._asks_progress = False

@@ -37,8 +37,9 @@ async def _send_pieces(
             piece = message.piece(start, start + step_bytes)
             await session.room.enter(piece.size_bytes)
             draft = session.draft([piece], piece.size_bytes)
-            draft.txn, draft.join = number, True
-            draft.begin, draft.commit = not sent, start == starts[-1]
+            draft.txn = number
+            draft.begin = not sent
+            draft.commit = draft.join = start == starts[-1]
             sent.append(session.put(draft))
         position = await sent[-1]
     except WoodpeckerError as error:
