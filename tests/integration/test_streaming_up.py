@@ -1,0 +1,118 @@
+"""`woodpecker up`: a service in one process, used from other shells, killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+
+import pytest
+from tests.integration.streaming_kit import Sender, judge, payloads, run, up
+
+from woodpecker.app_streaming import connect
+
+
+@pytest.fixture
+def service(tmp_path):
+    found = up(tmp_path)
+    yield found
+    found.cleanup()
+
+
+async def test_from_other_shells_and_to_an_orderly_end(service, tmp_path):
+    ready = await service.start()
+    assert ready["address"] == service.address
+    assert set(ready) == {"role", "node", "address", "http", "store", "pid"}
+    store = tmp_path / "store"
+
+    def shell(*args, stdin=b""):
+        return asyncio.to_thread(run, store, *args, stdin=stdin)
+
+    await shell("channel", "create", "orders")
+    assert "sent 3 messages" in await shell("produce", "orders", stdin=b"a\nb\nc\n")
+    lines = b'{"id": "k1"}\n{"id": "k2", "v": "\xc3\xbc"}\n'
+    await shell(
+        "produce", "orders", "--key-from", "id", "--type", "event", "--transaction",
+        "--producer", "billing", stdin=lines,
+    )  # fmt: skip
+    assert (await shell("consume", "orders")).encode() == b"a\nb\nc\n" + lines
+    assert await shell("consume", "orders", "--key", "k1") == '{"id": "k1"}\n'
+    found = await shell("consume", "orders", "--type", "event", "--format", "jsonl")
+    first, second = map(json.loads, found.splitlines())
+    assert (first["key"], second["key"]) == ("k1", "k2")
+    assert first["seq"] == second["seq"]  # of one transaction: delivered together
+    assert (first["index"], second["index"]) == (0, 1)
+    place = f"{first['seq']}.1"
+    assert (
+        await shell("consume", "orders", "--from", place) == lines.splitlines()[1].decode() + "\n"
+    )
+    assert await shell("subscribe", "orders", "mail", "--max", "2") == "a\nb\n"
+    assert await shell("subscribe", "orders", "mail", "--max", "1") == "c\n"
+    described = json.loads(await shell("--output", "json", "channel", "describe", "orders"))
+    assert [cursor["cursor"] for cursor in described["cursors"]] == ["mail"]
+    nodes = json.loads(await shell("--output", "json", "node", "list"))
+    assert [(n["role"], n["answers"]) for n in nodes] == [("streaming", True)]
+    assert "done" in await shell("broadcast", "b1", "--to", "orders", "--payload", "hi")
+    assert (await shell("consume", "orders")).endswith("hi\n")
+    assert await service.page("/readyz") == "ready\n"
+    assert 'woodpecker_stream_assignments{state="serving"} 4.0' in await service.page("/metrics")
+    await shell("channel", "delete", "orders", "--yes")
+    assert json.loads(await shell("--output", "json", "channel", "list")) == []
+    assert await service.end(signal.SIGTERM) == 0
+    assert "Traceback" not in service.log
+
+
+async def test_ctrl_c_ends_it_and_the_port_is_free(service):
+    await service.start()
+    assert await service.end(signal.SIGINT) == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", int(service.address.rpartition(":")[2])))
+
+
+async def test_kill_and_restart_lose_nothing(service, tmp_path):
+    """kill -9 in the middle of a load, twice: acknowledged messages are there, once, and a cursor goes on."""
+    await service.start()
+    addresses = [service.address]
+    async with connect(addresses) as client:
+        await client.create_channel("orders")
+    sender = Sender(addresses, "orders", "billing")
+    taken: list[bytes] = []
+    done: list[bytes] = []
+
+    async def subscribe() -> None:
+        async with connect(addresses) as client:
+            channel = await client.open_channel("orders")
+            async with channel.subscribe("mailer") as subscription:
+                async for message in subscription:
+                    taken.append(message.payload)
+                    await subscription.ack(message)
+                    done.append(message.payload)
+
+    subscriber = asyncio.ensure_future(subscribe())
+    try:
+        for _ in range(2):
+            await sender.more(200)
+            await service.kill()
+            await service.start()
+        await sender.more(100)
+        await sender.stop()
+        async with connect(addresses) as client:
+            channel = await client.open_channel("orders")
+            delivered = await payloads(channel)
+            judge(delivered, sender)
+            async with asyncio.timeout(30):
+                while len(set(done)) < len(delivered):
+                    assert not subscriber.done(), subscriber
+                    await asyncio.sleep(0.05)
+        assert taken == delivered  # one life of a subscription: no gap, no repeat
+    finally:
+        subscriber.cancel()
+        await asyncio.gather(subscriber, return_exceptions=True)
+    async with connect(addresses) as client:
+        channel = await client.open_channel("orders")
+        async with channel.producer() as producer:
+            await producer.send(b"last")
+        async with asyncio.timeout(30), channel.subscribe("mailer") as subscription:
+            message = await anext(subscription)
+    assert message.payload == b"last"  # all else was stored as acknowledged when it closed
