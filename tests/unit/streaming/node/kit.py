@@ -175,25 +175,28 @@ class Cluster:
     async def order(self, member: Member) -> int:
         """Write the record and send the order; the term."""
         self.term += 1
+        term = self.term
         owner = Owner(
             node=member.node.node,
             incarnation=member.node.incarnation,
             address=member.node.address,
-            term=self.term,
+            term=term,
         )
 
         def decide(found: PchannelRecord | None) -> PchannelRecord:
             assert found is not None
-            return replace(found, term=self.term, owner=owner, state=Assignment.ASSIGNING)
+            if found.term >= term:
+                return found
+            return replace(found, term=term, owner=owner, state=Assignment.ASSIGNING)
 
         await self.admin.change(PCHANNELS.key(P), decide)
         await member.endpoint.call(
             requests.Assign(
-                pchannel=P, log=LOG, log_id=self.log.log_id, term=self.term,
+                pchannel=P, log=LOG, log_id=self.log.log_id, term=term,
                 incarnation=member.node.incarnation, epoch=1,
             )
         )  # fmt: skip
-        return self.term
+        return term
 
     async def assign(self, member: Member) -> Life:
         """Let it serve; the life."""
