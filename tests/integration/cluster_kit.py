@@ -147,11 +147,15 @@ class DevCluster:
         self._flags = flags
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.streaming: list[str] = []  # addresses
         self.processes: dict[str, Process] = {}
 
     @property
     def nodes(self) -> list[Process]:
-        return [p for p in self.processes.values() if p.role == "logstore"]
+        return self.of_role("logstore")
+
+    def of_role(self, role: str) -> list[Process]:
+        return [p for p in self.processes.values() if p.role == role]
 
     @property
     def pid(self) -> int:
@@ -173,8 +177,8 @@ class DevCluster:
         line = await asyncio.to_thread(self._process.stdout.readline)
         assert line, errors.read_text()
         ready = json.loads(line)
-        assert set(ready) == {"url", "processes"}
-        self.url = ready["url"]
+        assert set(ready) == {"url", "streaming", "processes"}
+        self.url, self.streaming = ready["url"], ready["streaming"]
         self.processes = {
             facts["name"]: Process(facts, self.directory) for facts in ready["processes"]
         }

@@ -35,13 +35,20 @@ def cluster(
     nodes: Annotated[
         int | None, typer.Option(min=2, max=16, metavar="N", help="LogStore nodes (default: 3)")
     ] = None,
+    streaming: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=16, metavar="N", help="streaming nodes, and two coordinators (default: none)"
+        ),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(
             min=1024,
             max=60_000,
             metavar="P",
-            help="nodes listen on P, P+1, ..., their HTTP on P+100, ... (default: any that are free)",
+            help="nodes listen on P, P+1, ..., streaming nodes on P+20, ..., coordinators on P+40, ..., "
+            "their HTTP 100 above (default: any that are free)",
         ),
     ] = None,
     etcd: Annotated[
@@ -55,7 +62,7 @@ def cluster(
         bool, typer.Option("--json", help="print one JSON document when all are ready")
     ] = False,
 ) -> None:
-    """Run LogStore nodes and what they need until Ctrl-C or SIGTERM. A killed process stays down."""
+    """Run nodes and what they need until Ctrl-C or SIGTERM. A killed process stays down."""
     import asyncio
 
     from woodpecker.cli import dev_layout
@@ -63,7 +70,9 @@ def cluster(
     session: Session = ctx.obj
     directory = directory.expanduser().absolute()
     with dev_layout.held(directory):
-        wanted = dev_layout.Wanted(nodes=nodes, port=port, etcd=etcd, s3=s3, zones=zones)
+        wanted = dev_layout.Wanted(
+            nodes=nodes, streaming=streaming, port=port, etcd=etcd, s3=s3, zones=zones
+        )
         layout = dev_layout.lay_out(directory, wanted)
         dev_layout.check_ports(directory, layout)
         asyncio.run(_run(directory, layout, as_json=as_json or session.is_json))
@@ -79,8 +88,8 @@ async def _run(directory: Path, layout: Layout, *, as_json: bool) -> None:
     started: list[Child] = []
 
     async def start() -> None:
-        for programs in (dev_layout.stores(directory, layout), dev_layout.nodes(directory, layout)):
-            for program in programs:
+        for make in (dev_layout.stores, dev_layout.nodes, dev_layout.streaming):
+            for program in make(directory, layout):
                 started.append(await Child.start(program, directory))  # noqa: PERF401  one by one
             for child in started:
                 await child.wait_ready()
@@ -101,7 +110,8 @@ async def _run(directory: Path, layout: Layout, *, as_json: bool) -> None:
                     child.on_end(ended)
                 await stop.wait()
         finally:
-            await stop_all([child for child in started if child.program.role == "logstore"])
+            for role in ("coordinator", "streaming", "logstore"):  # nobody moves what ends
+                await stop_all([child for child in started if child.program.role == role])
             await stop_all(started)
 
 
@@ -121,10 +131,16 @@ def _say_ready(directory: Path, layout: Layout, started: list[Child], *, as_json
             }
             for program, pid in programs
         ]
-        print_json({"url": layout.url, "processes": processes})
+        print_json(
+            {
+                "url": layout.url,
+                "streaming": layout.streaming_addresses,
+                "processes": processes,
+            }
+        )
     else:
         head = ("name", "role", "pid", "address", "zone")
-        zones = {node.name: node.zone for node in layout.nodes}
+        zones = {node.name: node.zone for node in layout.members}
         print_table(
             head,
             [

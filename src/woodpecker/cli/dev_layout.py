@@ -21,18 +21,22 @@ FILE = "cluster.json"
 HOST = "127.0.0.1"
 BUCKET, STORE_DIR, LOGS_DIR = "woodpecker", "store", "logs"
 PORTS = range(12_000, 22_000)  # below those from which the system picks by itself
+STREAMING_FROM, COORDINATORS_FROM = 20, 40  # with ports of one's own choice: so far from the first
 HTTP_BESIDE = 100  # with ports of one's own choice: a node's HTTP is so far from its port
 GRPC_BESIDE = 10_000  # each port P of SeaweedFS takes P + 10,000 as well
 MAX_NODES = 16
 ZONES = 3
 DEFAULT_NODES = 3
+COORDINATORS = 2  # one leads, one stands by
+# Nobody is far away here: who is gone is noticed soon.
+SESSION_TTL_MS, BEAT_MS = 4_000, 1_000
 JOURNAL_FILE_BYTES = 144 << 20  # holds the largest batch; each node reserves two, perhaps in memory
 _WEED_PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
 
 
 @dataclass(slots=True, kw_only=True)
 class Node:
-    """One LogStore node: its ports and zone, for ever."""
+    """A LogStore node, streaming node or coordinator: its ports and zone, for ever."""
 
     name: str
     port: int
@@ -46,6 +50,8 @@ class Layout:
 
     version: int = 1
     nodes: list[Node] = field(default_factory=list)
+    streaming: list[Node] = field(default_factory=list)
+    coordinators: list[Node] = field(default_factory=list)
     etcd: dict[str, int] = field(default_factory=dict)
     s3: dict[str, int] = field(default_factory=dict)
 
@@ -55,14 +61,24 @@ class Layout:
         found = dict.fromkeys(self.etcd.values(), "etcd")
         for port in self.s3.values():
             found |= {port: "s3", port + GRPC_BESIDE: "s3"}
-        for node in self.nodes:
+        for node in self.members:
             found |= {node.port: node.name, node.http_port: node.name}
         return found
+
+    @property
+    def members(self) -> list[Node]:
+        """All nodes and coordinators."""
+        return [*self.nodes, *self.streaming, *self.coordinators]
 
     @property
     def url(self) -> str:
         """What clients connect to."""
         return "wp://" + ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+
+    @property
+    def streaming_addresses(self) -> list[str]:
+        """Where the streaming service can be reached."""
+        return [f"{HOST}:{node.port}" for node in (*self.streaming, *self.coordinators)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +86,7 @@ class Program:
     """One process of the cluster."""
 
     name: str
-    role: str  # "logstore", "etcd", "s3"
+    role: str  # "logstore", "streaming", "coordinator", "etcd", "s3"
     address: str
     argv: tuple[str, ...]
     ready_url: str  # answers 200 when it serves
@@ -82,6 +98,7 @@ class Wanted:
     """What the command line asks for; None and False: as it was before, or the default."""
 
     nodes: int | None = None
+    streaming: int | None = None
     port: int | None = None  # of the first node; the others follow
     etcd: bool = False
     s3: bool = False
@@ -103,33 +120,44 @@ def lay_out(directory: Path, wanted: Wanted) -> Layout:
             raise InvalidRequest(f"{directory} is not empty: use a new directory for a new cluster")
         layout = Layout()
         _require_programs(etcd=wanted.etcd, s3=wanted.s3)
+        _require_grpc(streaming=bool(wanted.streaming))
         if wanted.etcd:
             for name in ("client", "peer", "health"):
                 layout.etcd[name] = _free_port(layout)
         for name in _WEED_PORTS if wanted.s3 else ():
             layout.s3[name] = _free_port(layout, beside=GRPC_BESIDE)
     has_zones = wanted.zones or any(node.zone for node in layout.nodes)
-    count = wanted.nodes or len(layout.nodes) or DEFAULT_NODES
-    for index in range(len(layout.nodes), count):
-        port = _node_port(layout, index, wanted.port)
-        layout.nodes.append(
-            Node(
-                name=f"node-{index + 1}",
-                port=port,
-                http_port=port + HTTP_BESIDE,
-                zone=f"zone-{index % ZONES + 1}" if has_zones else "",
+
+    def extend(members: list[Node], name: str, count: int, first: int | None) -> None:
+        """Members up to that number; ``first``: port of the first one, None: any that are free."""
+        for index in range(len(members), count):
+            port = _free_port(layout, beside=HTTP_BESIDE) if first is None else first + index
+            zone = f"zone-{index % ZONES + 1}" if has_zones else ""
+            members.append(
+                Node(name=f"{name}-{index + 1}", port=port, http_port=port + HTTP_BESIDE, zone=zone)
             )
-        )
+
+    first = _first_port(layout, wanted)
+    extend(layout.nodes, "node", wanted.nodes or len(layout.nodes) or DEFAULT_NODES, first)
+    count = wanted.streaming or len(layout.streaming)
+    extend(layout.streaming, "stream", count, _plus(first, STREAMING_FROM))
+    coordinators = COORDINATORS if layout.streaming else 0
+    extend(layout.coordinators, "coordinator", coordinators, _plus(first, COORDINATORS_FROM))
     _write(path, layout)
     return layout
 
 
-def _node_port(layout: Layout, index: int, first: int | None) -> int:
-    if first is not None:
-        return first + index
-    if index and layout.nodes[0].port not in PORTS:
-        return layout.nodes[0].port + index
-    return _free_port(layout, beside=HTTP_BESIDE)
+def _first_port(layout: Layout, wanted: Wanted) -> int | None:
+    """Of one's own choice, now or when the cluster was made."""
+    if wanted.port is not None:
+        return wanted.port
+    if not layout.nodes or layout.nodes[0].port in PORTS:
+        return None
+    return layout.nodes[0].port
+
+
+def _plus(port: int | None, more: int) -> int | None:
+    return None if port is None else port + more
 
 
 def _read(path: Path) -> Layout:
@@ -152,6 +180,8 @@ def _refuse_changes(directory: Path, layout: Layout, wanted: Wanted) -> None:
     wrong = []
     if wanted.nodes is not None and wanted.nodes < len(layout.nodes):
         wrong.append(f"it has {len(layout.nodes)} nodes")
+    if wanted.streaming is not None and wanted.streaming < len(layout.streaming):
+        wrong.append(f"it has {len(layout.streaming)} streaming nodes")
     if wanted.port not in {None, layout.nodes[0].port}:
         wrong.append(f"its first node has port {layout.nodes[0].port}")
     if wanted.etcd and not layout.etcd:
@@ -163,6 +193,12 @@ def _refuse_changes(directory: Path, layout: Layout, wanted: Wanted) -> None:
     if wrong:
         raise InvalidRequest(f"{directory} holds another cluster: {', '.join(wrong)}")
     _require_programs(etcd=bool(layout.etcd), s3=bool(layout.s3))
+    _require_grpc(streaming=bool(layout.streaming or wanted.streaming))
+
+
+def _require_grpc(*, streaming: bool) -> None:
+    if streaming and find_spec("grpc_reflection") is None:
+        raise InvalidRequest("--streaming needs an extra: pip install 'woodpecker-wal[grpc]'")
 
 
 def _require_programs(*, etcd: bool, s3: bool) -> None:
@@ -263,6 +299,39 @@ def _node(directory: Path, layout: Layout, node: Node) -> Program:
         argv=(sys.executable, "-m", "woodpecker", "logstore", "serve", *_argv(flags)),
         ready_url=f"http://{http}/readyz",
         log=directory / LOGS_DIR / f"{node.name}.log",
+    )
+
+
+def streaming(directory: Path, layout: Layout) -> list[Program]:
+    """Coordinators and streaming nodes; their logs are of mode quorum."""
+    return [
+        *(_streaming(directory, layout, node, "coordinator") for node in layout.coordinators),
+        *(_streaming(directory, layout, node, "streaming") for node in layout.streaming),
+    ]
+
+
+def _streaming(directory: Path, layout: Layout, member: Node, role: str) -> Program:
+    address, http = f"{HOST}:{member.port}", f"{HOST}:{member.http_port}"
+    flags = {
+        "listen": address,
+        "advertise": address,
+        "http": http,
+        "store": layout.url,
+        "session-ttl-ms": str(SESSION_TTL_MS),
+        "beat-ms": str(BEAT_MS),
+    }
+    if role == "streaming":
+        flags["node"] = member.name
+        if member.zone:
+            flags["zone"] = member.zone
+    command = "node" if role == "streaming" else "coordinator"
+    return Program(
+        name=member.name,
+        role=role,
+        address=address,
+        argv=(sys.executable, "-m", "woodpecker", command, "serve", *_argv(flags)),
+        ready_url=f"http://{http}/readyz",
+        log=directory / LOGS_DIR / f"{member.name}.log",
     )
 
 
