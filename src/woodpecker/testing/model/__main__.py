@@ -10,16 +10,18 @@ from __future__ import annotations
 import argparse
 import sys
 
+from woodpecker.testing.model.assignment.cases import ASSIGNMENT
 from woodpecker.testing.model.cases import Mutant, Part, World, mutant_row, world_row
 from woodpecker.testing.model.checker import Result
 from woodpecker.testing.model.file.cases import FILE
 from woodpecker.testing.model.manifest.cases import MANIFEST
 from woodpecker.testing.model.object.cases import OBJECT
 from woodpecker.testing.model.quorum.cases import QUORUM
+from woodpecker.testing.stream_model.cases import PARTS as STREAM_PARTS
 
 WORLDS = "| world | states | moves | depth | s | result |\n|---|---|---|---|---|---|"
 MUTANTS = "| rule left out | depth | review | states | harm |\n|---|---|---|---|---|"
-PARTS = {part.name: part for part in (QUORUM, OBJECT, FILE, MANIFEST)}
+PARTS = {part.name: part for part in (QUORUM, OBJECT, FILE, MANIFEST, ASSIGNMENT)}
 
 
 def main(argv: list[str] | None = None) -> int:
