@@ -17,6 +17,7 @@ from woodpecker.testing.model.file.cases import FILE
 from woodpecker.testing.model.manifest.cases import MANIFEST
 from woodpecker.testing.model.object.cases import OBJECT
 from woodpecker.testing.model.quorum.cases import QUORUM
+from woodpecker.testing.stream_model.cases import PARTS as STREAM_PARTS
 
 WORLDS = "| world | states | moves | depth | s | result |\n|---|---|---|---|---|---|"
 MUTANTS = "| rule left out | depth | review | states | harm |\n|---|---|---|---|---|"
