@@ -19,6 +19,7 @@ MIN_KEEP_ALIVE_MS, MAX_KEEP_ALIVE_MS = 1_000, 60_000
 MAX_MESSAGES = 1_000_000  # in one batch: a block of the log takes as many entries
 ENTRY_BYTES = 64  # what an entry costs the writer's queue beside its bytes
 TABLE_FULL_MS = 1_000
+TRUE_FOR_EVER = frozenset({Class.STALE_PRODUCER, Class.ABORTED, Class.MOVED, Class.LATER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +82,8 @@ class Refuse:
 
     @property
     def needs_proof(self) -> bool:
-        """Whether the caller would be told, instead of sending again."""
-        return self.rests_on > 0 and self.refusal.kind not in {Class.GAP, Class.LATER, Class.MOVED}
+        """Whether an owner of the past could be wrong: it says what is not in the log, or not yet."""
+        return self.rests_on > 0 and self.refusal.kind not in TRUE_FOR_EVER
 
 
 def judge(

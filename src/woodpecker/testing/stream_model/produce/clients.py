@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from woodpecker.streaming.core.admission import Admit, Asked, Refuse, Repeat
+from woodpecker.streaming.core.admission import TRUE_FOR_EVER, Admit, Asked, Refuse, Repeat
 from woodpecker.streaming.core.owner import Serve
 from woodpecker.streaming.core.refusals import Class
 from woodpecker.testing.model.checker import Broken
@@ -24,7 +24,7 @@ from woodpecker.testing.stream_model.produce.writing import NAME, Writing, put
 
 Move = tuple[Any, State]
 SURFACED = {Class.GONE, Class.ABORTED, Class.INVALID}
-PROVEN = {*SURFACED, Class.EXPIRED, Class.STALE_PRODUCER}  # an owner of the past may not say so
+PROVEN = set(Class) - TRUE_FOR_EVER  # an owner of the past may not say so
 
 
 class Clients:
