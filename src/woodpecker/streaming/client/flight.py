@@ -97,7 +97,6 @@ class Verdict(Enum):
     REROUTE = auto()  # to the owner that a newer map names
     DROP = auto()  # this batch is given up, the session goes on
     RENEW = auto()  # the session is forgotten, and nothing of it can be in the log: take a new one
-    ASK = auto()  # a commit: ask what became of its transaction
     END = auto()  # the session is over
 
 
@@ -110,8 +109,6 @@ def judge(draft: Draft, refusal: Refusal, *, may_renew: bool) -> Verdict:
             return Verdict.AGAIN
         case Class.EXPIRED if may_renew:
             return Verdict.RENEW
-    if draft.commit and draft.was_cut:
-        return Verdict.ASK
     if (
         refusal.kind is Class.ABORTED
     ):  # no part of the transaction is ever seen, whatever was written
@@ -132,7 +129,6 @@ class Flight:
         self.ephemerals: deque[Draft] = deque()  # out, answered in order
         self.expected = 0  # sequence of the next one to be acknowledged
         self.is_forgotten = False  # a new session has to be taken, when nothing is out
-        self.is_asking = False  # what became of a commit: nothing goes out until that is known
         self._next = 0
         self._has_hole = False
         self._broken: set[int] = set()  # transactions that lost a batch
@@ -180,7 +176,7 @@ class Flight:
 
     def next_draft(self, now_ms: float) -> Draft | None:
         """What to send next, or None. It counts as sent by ``sent``; until then it may stay here."""
-        if self.is_forgotten or self.is_asking or (self._has_hole and not self._close_hole()):
+        if self.is_forgotten or (self._has_hole and not self._close_hole()):
             return None
         for draft in self.flying:
             if not draft.is_out:
@@ -250,8 +246,6 @@ class Flight:
             self.drop(draft)
         elif verdict is Verdict.RENEW:
             self.is_forgotten = True
-        elif verdict is Verdict.ASK:
-            self.is_asking = True
         return draft, verdict
 
     def on_break(self) -> list[Draft]:
@@ -272,7 +266,6 @@ class Flight:
         else:
             self.flying.remove(draft)
             self._has_hole = True
-        self.is_asking = False
         if draft.abort:
             self._broken.discard(draft.txn)
         elif draft.txn != NO_TXN:
@@ -302,6 +295,13 @@ class Flight:
         for draft in late:
             self.drop(draft)
         return late, False
+
+    def take_unknown_commits(self) -> list[Draft]:
+        """Take out commits that may be written: their transactions can be asked about."""
+        taken = [d for d in self.flying if d.commit and (d.is_out or d.was_cut)]
+        for draft in taken:
+            self.flying.remove(draft)
+        return taken
 
     def end(self) -> list[Draft]:
         """The session is over: everything that was on its way, oldest first."""

@@ -194,6 +194,7 @@ class Producer:
             raise InvalidRequest(f"{message!r} is too large to be submitted: use send()")
         self.check_batch([message])
         if not session.room.take(message.size_bytes):
+            session.room.refuse(message.size_bytes)
             text = f"{session.room.taken_bytes} of {session.room.limit_bytes} bytes are queued"
             raise Overloaded(f"{session.what}: {text}; await ready(), then submit again")
         future: asyncio.Future[Any] = self._put([message], None, is_open=True, ephemeral=False)
@@ -206,8 +207,7 @@ class Producer:
     async def ready(self) -> None:
         """Wait until the queue has room. Raises: what ended the producer."""
         session = self.session
-        await session.room.enter(0)
-        session.room.leave(0)
+        await session.room.ready()
         session.check()
 
     def transaction(self, *, keep_alive_s: float = 10.0) -> Transaction:

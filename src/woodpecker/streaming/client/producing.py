@@ -268,8 +268,7 @@ class ProduceLane:
             case Attached():
                 session = self._sessions.get(frame.session)
                 if session is not None and session.standing is Standing.ATTACHING:
-                    session.on_attached(frame)
-                    self._wake(session)
+                    self._on_attached(session, frame)
             case Credit():
                 link.credit_bytes += frame.size_bytes
                 self._bell.ring()
@@ -314,19 +313,25 @@ class ProduceLane:
                 session.fail(draft, as_error(refusal, session.what))
             case Verdict.RENEW:
                 session.standing = Standing.AWAY
-            case Verdict.ASK:
-                self._ask(session, draft, refusal)
             case Verdict.END:
-                session.end(draft.refusal)
+                self._end(session, draft.refusal or refusal)
             case Verdict.REROUTE:
                 link.leave(refusal)
+
+    def _on_attached(self, session: Session, frame: Attached) -> None:
+        why = session.on_attached(frame)
+        if why is not None:
+            self._end(session, why)
+        self._wake(session)
 
     def _on_attach_refused(
         self, link: _Link, session: Session, refusal: Refusal, now_ms: float
     ) -> None:
         session.standing = Standing.AWAY
         if refusal.kind is Class.EXPIRED:
-            session.on_forgotten(refusal.message)
+            why = session.on_forgotten(refusal.message)
+            if why is not None:
+                self._end(session, why)
         elif refusal.kind in ROUTING:
             link.leave(refusal)
             self._bell.ring()
@@ -334,54 +339,55 @@ class ProduceLane:
             session.attach_at_ms = now_ms + (refusal.after_ms or RETRY_MS)
             self._wake(session)
         else:
-            session.end(refusal)
+            self._end(session, refusal)
 
     # --- commits whose session cannot tell any more ---
 
-    def _ask(self, session: Session, draft: Draft, refusal: Refusal) -> None:
-        work = self._describe(session, draft, refusal)
-        self._asking[session.number] = self._env.runtime.spawn(work, "describe transaction")
+    def _end(self, session: Session, refusal: Refusal) -> None:
+        """The session is over; of commits that may be written the log can still tell."""
+        commits = session.flight.take_unknown_commits()
+        session.end(refusal)
+        if commits:
+            work = self._ask(session, commits, refusal)
+            self._asking[session.number] = self._env.runtime.spawn(work, "describe transactions")
 
-    async def _describe(self, session: Session, draft: Draft, refusal: Refusal) -> None:
+    async def _ask(self, session: Session, commits: list[Draft], refusal: Refusal) -> None:
+        try:
+            while commits:
+                outcome = await self._describe(session, commits[0], refusal)
+                draft = commits.pop(0)
+                if isinstance(outcome, Ack):
+                    session.acknowledge(draft, outcome, 0)
+                else:
+                    session.fail(draft, outcome)
+        finally:
+            for draft in commits:  # the producer was closed meanwhile
+                session.fail(draft, unknown(refusal, session.what))
+
+    async def _describe(
+        self, session: Session, draft: Draft, refusal: Refusal
+    ) -> Ack | WoodpeckerError:
         request = DescribeTransaction(
             pchannel=self._pchannel,
             producer=session.producer,
             epoch=session.epoch,
             txn_number=draft.txn,
         )
-        outcome: Ack | WoodpeckerError
         try:
-            state = await ask_owner(self._env, self._pchannel, request, session.what)
+            found = await ask_owner(self._env, self._pchannel, request, session.what)
         except WoodpeckerError:
-            outcome = unknown(refusal, session.what)
-        else:
-            place = state.position
-            if state.state == "committed" and place is not None:
-                outcome = Ack(
-                    session=session.number, sequence=draft.sequence, low=place.low,
-                    seq=place.seq, tick=place.tick, count=0,
-                )  # fmt: skip
-            elif state.state == "aborted":
-                text = f"{session.what}: the transaction is aborted ({state.reason}); run it again"
-                outcome = Aborted(text, reason=state.reason)
-            else:
-                text = f"{session.what}: {refusal.message}; the transaction is {state.state}"
-                outcome = OutcomeUnknown(f"{text}; whether it will be committed is not known")
-        if session.ended_by is None:  # else it was answered meanwhile
-            self._settle(session, draft, refusal, outcome)
-
-    def _settle(
-        self, session: Session, draft: Draft, refusal: Refusal, outcome: Ack | WoodpeckerError
-    ) -> None:
-        session.flight.drop(draft)
-        if isinstance(outcome, Ack):
-            session.acknowledge(draft, outcome, 0)
-        else:
-            session.fail(draft, outcome)
-        if refusal.kind is Class.ABORTED and isinstance(outcome, Aborted):
-            self._wake(session)  # its sequence is free: it never was in the log, and never will be
-        else:
-            session.end(refusal)
+            return unknown(refusal, session.what)
+        place = found.position
+        if found.state == "committed" and place is not None:
+            return Ack(
+                session=session.number, sequence=draft.sequence, low=place.low,
+                seq=place.seq, tick=place.tick, count=0,
+            )  # fmt: skip
+        if found.state == "aborted":
+            text = f"{session.what}: the transaction is aborted ({found.reason}); run it again"
+            return Aborted(text, reason=found.reason)
+        text = f"{session.what}: {refusal.message}; the transaction is {found.state}"
+        return OutcomeUnknown(f"{text}; whether it is or will be committed is not known")
 
     # --- deadlines ---
 

@@ -12,6 +12,7 @@ class Room:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.taken_bytes = 0
+        self._refused_bytes = 0  # largest item refused since somebody waited until it is ready
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def take(self, size_bytes: int) -> bool:
@@ -20,6 +21,16 @@ class Room:
             return False
         self.taken_bytes += size_bytes
         return True
+
+    def refuse(self, size_bytes: int) -> None:
+        """Somebody was sent away with so much; ``ready`` waits for room for it."""
+        self._refused_bytes = max(self._refused_bytes, size_bytes)
+
+    async def ready(self) -> None:
+        """Wait until what was refused would be taken."""
+        size_bytes, self._refused_bytes = self._refused_bytes, 0
+        await self.enter(size_bytes)
+        self.leave(size_bytes)
 
     async def enter(self, size_bytes: int) -> None:
         """Take room, when there is; first come, first served. Cancellation: none is taken."""

@@ -189,8 +189,8 @@ class Session:
             self.producer, self.epoch, self.grant_tick = "", -1, -1
         return Attach(session=self.number, producer=self.producer, epoch=self.epoch)
 
-    def on_attached(self, frame: Attached) -> None:
-        """The session stands."""
+    def on_attached(self, frame: Attached) -> Refusal | None:
+        """The session stands. Returns: why it is over, if it does not."""
         is_new = self.epoch < 0
         self.standing = Standing.ATTACHED
         if is_new:
@@ -200,10 +200,11 @@ class Session:
             if not self.opened.done():
                 self.opened.set_result(None)
         elif frame.next_sequence < self.flight.expected:
-            self.on_forgotten("its owner knows less of it than was acknowledged")
+            return self.on_forgotten("its owner knows less of it than was acknowledged")
+        return None
 
-    def on_forgotten(self, why: str) -> None:
-        """The session is not known any more: take a new one if that can do no harm, else end."""
+    def on_forgotten(self, why: str) -> Refusal | None:
+        """The session is not known any more: take a new one if that can do no harm. Returns: else, why."""
         refusal = Refusal(
             kind=Class.EXPIRED, message=f"the session of this producer is gone: {why}"
         )
@@ -211,8 +212,8 @@ class Session:
             self.flight.is_forgotten = True
             self.standing = Standing.AWAY
             self._wake(self)
-        else:
-            self.end(refusal)
+            return None
+        return refusal
 
     def acknowledge(self, draft: Draft, ack: Ack, term: int) -> None:
         """It is durable."""
