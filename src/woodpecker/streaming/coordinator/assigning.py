@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from woodpecker.errors import Conflict, OutcomeUnknown, Unavailable
+from woodpecker.errors import OutcomeUnknown, Unavailable
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.codec.records import PCHANNELS
 from woodpecker.streaming.coordinator.balancing import Balancer
@@ -32,7 +32,7 @@ from woodpecker.streaming.core.assignment import (
 )
 from woodpecker.streaming.core.records import Assignment, Owner, PchannelRecord
 from woodpecker.streaming.frames import Report
-from woodpecker.streaming.metadata.store import Stored, StreamRecords
+from woodpecker.streaming.metadata.store import Seen, Stored, StreamRecords
 from woodpecker.streaming.ports import Dialer
 from woodpecker.streaming.requests import Assign
 from woodpecker.streaming.requests import Release as ReleaseRequest
@@ -267,20 +267,24 @@ class Assigner:
     # --- what is done ---
 
     async def _write(self, name: str, wanted: PchannelRecord) -> None:
-        """Compare-and-swap, once; what the record then shows is what counts."""
+        """Compare-and-swap. While it is not known whether it has landed, or still may, nothing else is decided."""
         before = self._stored[name]
-        try:
-            version = await self._records.put(PCHANNELS.key(name), wanted, expect=before.version)
-        except (Conflict, OutcomeUnknown):
-            await self._reread(name)
-            return
-        except Unavailable:
-            await self._runtime.sleep_ms(BUSY_SWEEP_MS)
-            raise
-        finally:
-            self.look_at(name)
-        self._stored[name] = Stored(record=wanted, version=version)
-        if wanted.term != before.record.term:
+
+        def decide(now: PchannelRecord | None) -> PchannelRecord:
+            return wanted if now is None or now == before.record else now
+
+        seen = Seen(record=before.record, version=before.version)
+        stored: Stored[PchannelRecord] | None = None
+        while stored is None:
+            try:
+                stored = await self._records.change(PCHANNELS.key(name), decide, seen=seen)
+            except OutcomeUnknown as error:
+                _log.warning("pchannel %s: nothing is decided: %s", name, error)
+            except Unavailable:
+                self.look_at(name)
+                raise
+        self.adopt(stored)
+        if stored.record == wanted and wanted.term != before.record.term:
             self._reports.pop(name, None)
             node = "nobody" if wanted.owner is None else wanted.owner.node
             _log.info("pchannel %s: term %d goes to %s", name, wanted.term, node)

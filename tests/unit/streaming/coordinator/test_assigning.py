@@ -314,3 +314,21 @@ async def test_hot_pchannels_are_spread_in_the_long_run_few_at_a_time() -> None:
     await world.sleep(20)
     assert spread(world) == {"n1": 2, "n2": 6}
     await world.stop()
+
+
+@on_virtual_time
+async def test_a_write_that_lands_late_is_not_overlooked() -> None:
+    """It was read again too early, and the wish had gone: nobody told the new owner."""
+    world = await running("n1", "n2", pchannels=1)
+    (owner,) = [name for name, node in world.nodes.items() if node.serving]
+    (other,) = [name for name in world.nodes if name != owner]
+    office = world.coordinators["c1"].office
+    assert office is not None
+    world.faults.max_delay_ms = 50
+    world.faults.script("put", Fault.LATE, key="stream/p/")
+    await world.ask(Move(pchannel="p0", node=other))
+    await world.until(lambda: "write p0" in office.assigner._jobs)
+    office.assigner._wishes.clear()  # what it was written for is over
+    await world.sleep(10)
+    assert await world.all_assigned() and (await world.pchannels())["p0"].term == 2
+    await world.stop()

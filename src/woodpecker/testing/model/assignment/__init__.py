@@ -1,0 +1,1 @@
+"""Assignment of a pchannel as a model; see ``model.py``."""
