@@ -17,8 +17,8 @@ from woodpecker.streaming.core.orders import (
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.core.tables import Verdict
 from woodpecker.streaming.core.values import Position
-from woodpecker.streaming.node.cursors import channel_of
 from woodpecker.streaming.node.life import Life
+from woodpecker.streaming.node.starts import channel_of
 
 
 async def read_point(life: Life, request: requests.GetReadPoint) -> requests.ReadPoint:
@@ -26,7 +26,7 @@ async def read_point(life: Life, request: requests.GetReadPoint) -> requests.Rea
 
     Raises: Refused: MOVED, GONE, UNAVAILABLE.
     """
-    channel_of(life, request.vcid)
+    await channel_of(life, request.vcid)
     position = life.position
     await life.prove()
     return requests.ReadPoint(position=position)
@@ -56,6 +56,7 @@ async def append_control(life: Life, request: requests.AppendControl) -> request
     judged = _judged(life, request)
     if isinstance(judged, Refuse):
         await life.settled()
+        await life.prove()  # what is not here may be at a newer owner
         raise Refused(judged.refusal)
     if isinstance(judged, Written):
         place = judged.place

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 
 from woodpecker.errors import WoodpeckerError
 from woodpecker.streaming import frames
-from woodpecker.streaming.core.admission import gone
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
-from woodpecker.streaming.core.values import Position
+from woodpecker.streaming.core.values import EndForm, Position
 from woodpecker.streaming.node.consumer import Consumer
 from woodpecker.streaming.node.life import Life
 from woodpecker.streaming.node.outbox import Outbox
 from woodpecker.streaming.node.refusing import refusal_from
-from woodpecker.streaming.node.starts import begin_of
+from woodpecker.streaming.node.starts import begin_of, channel_of
 from woodpecker.streaming.ports import Stream
 
 PROGRESS_MS = 1000.0  # without data, everybody hears this often
@@ -132,10 +131,10 @@ class Consumption:
     async def _begin(self, place: _Place) -> None:
         wish, life = place.wish, self._life
         try:
-            channel = life.line.fold.vchannels.get(wish.vcid)
-            if channel is None:
-                raise Refused(gone(wish.vcid))
+            channel = await channel_of(life, wish.vcid)
             begin = await begin_of(life, channel, wish.start)
+            if wish.stop.form is EndForm.TAIL:
+                await life.prove()  # a replaced owner's tail would end it too early
         except Refused as error:
             self._refuse(place, error.refusal)
             return

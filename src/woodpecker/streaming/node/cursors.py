@@ -18,7 +18,7 @@ from woodpecker.streaming.core.fold import Vchannel
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.core.values import Position, Where
 from woodpecker.streaming.node.serving import Serving
-from woodpecker.streaming.node.starts import begin_of
+from woodpecker.streaming.node.starts import begin_of, channel_of
 
 FORMAT = 1
 TRIES = 16
@@ -66,7 +66,7 @@ def decode_record(data: bytes, *, position: int, where: str) -> CursorRecord:
 
 async def open_cursor(serving: Serving, request: requests.OpenCursor) -> requests.CursorState:
     """See ``requests.OpenCursor``. Raises: Refused, WoodpeckerError."""
-    channel = channel_of(serving, request.vcid)
+    channel = await channel_of(serving, request.vcid)
     name = _name(request.vcid, request.cursor)
     if not request.attach:
         return _state(request, _record_of(await _find(serving.log, request)))
@@ -94,7 +94,7 @@ async def open_cursor(serving: Serving, request: requests.OpenCursor) -> request
 
 async def commit_cursor(serving: Serving, request: requests.CommitCursor) -> requests.CursorState:
     """See ``requests.CommitCursor``. Raises: Refused, WoodpeckerError."""
-    channel_of(serving, request.vcid)
+    await channel_of(serving, request.vcid)
     if len(request.ranges) > serving.settings.cursor_ranges:
         text = f"{len(request.ranges)} ranges; allowed are {serving.settings.cursor_ranges}"
         raise Refused(Refusal(kind=Class.INVALID, message=text))
@@ -136,15 +136,6 @@ async def delete_cursor(serving: Serving, request: requests.DeleteCursor) -> req
         if error.refusal.kind is not Class.NOT_FOUND:
             raise
     return requests.Done()
-
-
-def channel_of(serving: Serving, vcid: int) -> Vchannel:
-    """The channel. Raises: Refused: GONE."""
-    channel = serving.line.fold.vchannels.get(vcid)
-    if channel is None:
-        text = f"channel {vcid} is not in {serving.name} (any more); find it by name"
-        raise Refused(Refusal(kind=Class.GONE, message=text))
-    return channel
 
 
 async def _start_of(serving: Serving, channel: Vchannel, request: requests.OpenCursor) -> Position:

@@ -112,6 +112,7 @@ class Life:
         self._streams: dict[int, Connected] = {}
         self._joined = 0
         self._closing: Refusal | None = None
+        self._is_closed = False
         self._room = asyncio.Event()
 
     # --- begin and end ---
@@ -160,6 +161,7 @@ class Life:
 
     async def close(self) -> None:
         """Let go of everything but the writer."""
+        self._is_closed = True
         self.tail.close()
         await self.runs.close()
 
@@ -290,6 +292,8 @@ class Life:
     # --- what the line says ---
 
     def _acked(self, piece: Piece) -> None:
+        if self._is_closed:
+            return  # late, after a stop that could not wait
         self.written_bytes += piece.size_bytes
         if isinstance(piece.facts.column.body, Data):
             self._steps = self._first_steps  # no longer idle

@@ -249,7 +249,11 @@ class Line:
         return facts
 
     def _answered(self, _: asyncio.Future[Any]) -> None:
-        self._settle()
+        try:
+            self._settle()
+        except Exception as error:  # a bug: nothing more is told, streams are cut
+            self.end(OutcomeUnknown(f"internal error: {error!r}"))
+            raise
 
     def _settle(self) -> None:
         """Give all answers that are due, in order."""

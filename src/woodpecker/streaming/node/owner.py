@@ -92,9 +92,6 @@ class PchannelOwner:
         """Serve it no longer at or below this term."""
         self._tell(machine.ReleaseAsked(term=term))
 
-    def prefetch(self) -> None:
-        """An assign follows: load the checkpoint already. Only a hint."""
-
     async def rested(self) -> None:
         """Wait until nothing is under way and nothing is served."""
         while self.machine.state not in _RESTING:
@@ -157,8 +154,10 @@ class PchannelOwner:
             outcome = (await asyncio.gather(self._work, return_exceptions=True))[0]
             self._work = None
             if isinstance(outcome, Exception):
-                _log.error("%s of %s failed", name, self.name, exc_info=outcome)
+                _log.error("%s failed", name, exc_info=outcome)
                 self._tell(machine.Broke(reason=f"internal error: {outcome!r}"))
+                if isinstance(effect, machine.Stop):
+                    self._tell(machine.Stopped())
             elif outcome is not None and not isinstance(outcome, BaseException):
                 self._tell(outcome)
 
@@ -267,11 +266,10 @@ class PchannelOwner:
 
     async def _examine(self) -> Event:
         """Whether the manifest still shows our claim; when that cannot be known, the claim will tell."""
-        assert self._writer is not None
         runtime = self._tools.runtime
         until_ms = runtime.monotonic_ms() + PROOF_PATIENCE_MS
         is_mine = True
-        while True:
+        while self._writer is not None:
             try:
                 is_mine = await self._writer.still_owner()
                 break

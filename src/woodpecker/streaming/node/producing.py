@@ -26,6 +26,7 @@ from woodpecker.streaming.ports import Stream
 
 CREDIT_BYTES = 16 << 20  # unanswered on one stream
 LATER_MS = 100
+_TRUE_FOR_EVER = (Class.STALE_PRODUCER, Class.ABORTED, Class.MOVED, Class.LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Production:
         self._unanswered_bytes = 0
         self._answered = asyncio.Event()
         self._is_closing = False
+        self._doubts: list[Answer] = []  # refusals that only the owner may give
+        self._proving: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until the stream ends."""
@@ -66,8 +69,10 @@ class Production:
             await self._outbox.run()
         finally:
             self._life.part(number)
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
+            tasks = [receiving, *([self._proving] if self._proving else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- what the life says ---
 
@@ -136,6 +141,38 @@ class Production:
         refused = _refused(session, sequence, refusal)
         self._life.line.after_all(self._reply(session, sequence, cost, lambda: refused))
 
+    def _refuse_if_owner(self, session: int, sequence: int, refuse: Refuse, cost: int = 0) -> None:
+        """Refuse by what is *not* in the fold: a replaced owner must not say so. **P**"""
+        if not refuse.rests_on or refuse.refusal.kind in _TRUE_FOR_EVER:
+            self._refuse(session, sequence, refuse.refusal, cost)
+            return
+        refused = _refused(session, sequence, refuse.refusal)
+        answer = self._reply(session, sequence, cost, lambda: refused)
+
+        def settled(instead: Refusal | None) -> None:
+            if instead is not None:
+                answer(instead)
+                return
+            self._doubts.append(answer)
+            if self._proving is None:
+                self._proving = self._life.runtime.spawn(self._prove(), "prove refusals")
+
+        self._life.line.after_all(settled)
+
+    async def _prove(self) -> None:
+        while self._doubts:
+            doubts, self._doubts = self._doubts, []
+            refusal = None
+            try:
+                await self._life.prove()
+            except Refused as error:
+                refusal = error.refusal
+                if refusal.kind is not Class.MOVED:
+                    refusal = Refusal(kind=Class.LATER, message=refusal.message, after_ms=LATER_MS)
+            for answer in doubts:
+                answer(refusal)
+        self._proving = None
+
     # --- batches ---
 
     def _batch(self, batch: frames.Batch) -> None:
@@ -169,9 +206,9 @@ class Production:
                 ack = _ack(batch, result)
                 answer = self._reply(batch.session, batch.sequence, cost, lambda: ack)
                 line.after_all(answer, is_repeat=True)
-            case Refuse(refusal=refusal):
-                life.count_refusal(refusal)
-                self._refuse(batch.session, batch.sequence, refusal, cost)
+            case Refuse():
+                life.count_refusal(judged.refusal)
+                self._refuse_if_owner(batch.session, batch.sequence, judged, cost)
 
     def _write(self, batch: frames.Batch, admit: Admit, size: int, cost: int) -> None:
         life, data = self._life, admit.data
@@ -198,7 +235,8 @@ class Production:
         """Ticked, shown when all before it is acknowledged, never written."""
         life, line = self._life, self._life.line
         if batch.vcid not in line.fold.vchannels:
-            self._refuse(batch.session, batch.sequence, gone(batch.vcid), cost)
+            refuse = Refuse(refusal=gone(batch.vcid), rests_on=line.fold.next_seq)
+            self._refuse_if_owner(batch.session, batch.sequence, refuse, cost)
             return
         tick = self._unpersisted_tick(batch.session, batch.sequence, cost)
         if tick is None:
@@ -239,7 +277,7 @@ class Production:
         elif frame.producer:
             found = attach(line.fold, frame.producer, frame.epoch)
             if isinstance(found, Refuse):
-                self._refuse(frame.session, -1, found.refusal)
+                self._refuse_if_owner(frame.session, -1, found)
             else:
                 self._attached(frame.session, found)
         else:

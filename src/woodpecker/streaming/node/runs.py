@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from woodpecker import Log
 from woodpecker.client.reader import BatchReader
-from woodpecker.errors import Corrupt
+from woodpecker.errors import Corrupt, Unavailable
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.node.pieces import Piece, pieces_of
 
@@ -65,6 +65,8 @@ class Runs:
         Cancellation: the fetch goes on for others.
         """
         assert seq < visible
+        if self._is_closed:
+            raise Unavailable(f"log {self._log.name!r} is not read here any more")
         kept = self._find(seq)
         if kept is not None:
             return kept

@@ -226,9 +226,9 @@ class StreamingNode:
                 self._tools, self._client, request.pchannel, request.log, self._statuses.wake
             )
             self._owners[request.pchannel] = owner
-        if request.prefetch:
-            owner.prefetch()
-        else:
+        if (
+            not request.prefetch
+        ):  # the owner before writes a checkpoint as it leaves: nothing to fetch
             owner.assign(request.term)
         return owner.status
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from woodpecker.errors import OutOfRange
+from woodpecker.streaming.core.admission import gone
 from woodpecker.streaming.core.assembly import read_from
 from woodpecker.streaming.core.fold import Vchannel
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
@@ -22,6 +23,17 @@ class Begin:
 
     position: Position
     read_from: int
+
+
+async def channel_of(place: Serving, vcid: int) -> Vchannel:
+    """The channel. Raises: Refused: GONE; MOVED: it may be at a newer owner."""
+    fold = place.line.fold
+    channel = fold.vchannels.get(vcid)
+    if channel is None:
+        if vcid not in fold.deleted:
+            await place.prove()
+        raise Refused(gone(vcid))
+    return channel
 
 
 async def begin_of(place: Serving, channel: Vchannel, start: Start) -> Begin:

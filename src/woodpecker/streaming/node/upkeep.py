@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from woodpecker.errors import WoodpeckerError
+from woodpecker.errors import OutcomeUnknown, WoodpeckerError
 from woodpecker.streaming.core import rates
 from woodpecker.streaming.core.records import CheckpointsRecord
 from woodpecker.streaming.core.refusals import Refused
@@ -39,8 +40,8 @@ class Upkeep:
         spawn = life.runtime.spawn
         self._saving: asyncio.Task[None] | None = None
         self._tasks = [
-            spawn(life.timers.run(), f"transaction timers of {life.name}"),
-            spawn(self._run(), f"upkeep of {life.name}"),
+            spawn(self._guarded(life.timers.run()), f"transaction timers of {life.name}"),
+            spawn(self._guarded(self._run()), f"upkeep of {life.name}"),
             spawn(self._watch(), f"end of {life.name}"),
         ]
 
@@ -66,6 +67,14 @@ class Upkeep:
         record = await write_checkpoint(life.tools.records, life.log, fold, name)
         self._saved_seq, self._saved_bytes = fold.next_seq, written
         return record
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A bug ends the life, not just its upkeep."""
+        try:
+            await work
+        except Exception as error:
+            self._life.line.end(OutcomeUnknown(f"internal error: {error!r}"))
+            raise
 
     async def _watch(self) -> None:
         await self._life.ended.wait()

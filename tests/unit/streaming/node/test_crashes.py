@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.unit.streaming.node.kit import (
@@ -89,7 +89,7 @@ class Bomb:
     """Goes off when the loop has turned so often; time passes meanwhile as it wants."""
 
     def __init__(self, turns: int, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._loop: Any = asyncio.get_running_loop()
+        self._loop = cast("Any", asyncio.get_running_loop())
         self._turn = self._loop._run_once
         self._left = turns
         self._act = act

@@ -86,10 +86,8 @@ async def test_wandering_owners_lose_and_repeat_nothing(seed: int) -> None:
             for n in range(4)
         ]
         consumers = [StubbornConsumer(storm, credit=rng.choice((300, 5000))) for _ in range(3)]
-        tasks = [
-            cluster.runtime.spawn(one.run(), f"client {n}")
-            for n, one in enumerate([*producers, *consumers])
-        ]
+        works = [one.run() for one in producers] + [one.run() for one in consumers]
+        tasks = [cluster.runtime.spawn(work, f"client {n}") for n, work in enumerate(works)]
         wandering = cluster.runtime.spawn(wander(storm, rng, 0.05), "wander")
         await asyncio.gather(*tasks[:4])
         storm.is_over = True

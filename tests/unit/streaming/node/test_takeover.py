@@ -18,6 +18,7 @@ from tests.unit.streaming.node.kit import (
 from woodpecker.streaming import frames, requests
 from woodpecker.streaming.codec.records import NODES
 from woodpecker.streaming.core.refusals import Class, Refused
+from woodpecker.streaming.core.values import EndForm, Stop
 from woodpecker.streaming.node.pieces import pieces_of
 from woodpecker.testing.virtual import on_virtual_time
 
@@ -266,3 +267,46 @@ async def test_stop_gives_everything_up_in_good_order() -> None:
         record = (await cluster.admin.load(NODES.key("n1"))).record
         assert record is not None
         assert not record.is_up
+
+
+@on_virtual_time
+async def test_a_replaced_owner_does_not_say_what_only_the_owner_knows() -> None:
+    async with one_node() as (cluster, old):
+        producing = await produce(cluster, old)
+        consuming = await consume(cluster, old)
+        new = await cluster.node("n2")
+        await cluster.assign(new)
+        await cluster.create(new, 8)
+        named = await produce(cluster, new, "billing")
+        await named.put(b"a", vcid=8)
+        await producing.send(b"b", vcid=8)
+        assert is_class(await producing.answer(), Class.MOVED), "the channel is at the new owner"
+        assert isinstance(await producing.answer(), frames.Moved)
+        await until(lambda: old.state == "closed")
+        await consuming.close()
+
+
+@on_virtual_time
+async def test_a_replaced_owner_knows_neither_sessions_nor_tails() -> None:
+    for case in ("session", "gap", "channel", "tail"):
+        async with one_node() as (cluster, old):
+            producing = await produce(cluster, old)
+            consuming = await consume(cluster, old)
+            new = await cluster.node("n2")
+            await cluster.assign(new)
+            named = await produce(cluster, new, "billing")
+            if case == "session":
+                await producing.stream.send(
+                    frames.Attach(session=2, producer="billing", epoch=named.attached.epoch)
+                )
+                answer = await producing.answer()
+            elif case == "gap":
+                producing.sequence = 5
+                await producing.send(b"b")
+                answer = await producing.answer()
+            elif case == "channel":
+                answer = await consuming.subscribe(2, vcid=8)
+            else:
+                answer = await consuming.subscribe(2, stop=Stop(form=EndForm.TAIL))
+            assert is_class(answer, Class.MOVED), (case, answer)
+            await consuming.close()
