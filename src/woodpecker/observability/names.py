@@ -61,6 +61,69 @@ class Counter(Name):
         ("job",),
         "failed runs of a background job (seal, retention, gc, sweep); each is tried again",
     )
+    STREAM_PRODUCE_BATCHES = (
+        "stream_produce_batches",
+        "batches",
+        (),
+        "batches acknowledged to producers",
+    )
+    STREAM_PRODUCE_BYTES = (
+        "stream_produce_bytes",
+        "bytes",
+        (),
+        "payloads, keys and properties acknowledged to producers",
+    )
+    STREAM_PRODUCE_REPEATS = (
+        "stream_produce_repeats",
+        "batches",
+        (),
+        "batches that were written before and answered with their first result",
+    )
+    STREAM_PRODUCE_REFUSED = (
+        "stream_produce_refused",
+        "batches",
+        ("kind",),
+        "batches refused, by class (gap, later, moved, ...)",
+    )
+    STREAM_TERM_CHANGES = (
+        "stream_term_changes",
+        "changes",
+        ("reason",),
+        "pchannels that began (opened) or ended to be served here (released, lost, failed)",
+    )
+    STREAM_SIGNALS = (
+        "stream_signals",
+        "signals",
+        ("persisted",),
+        "signals of time; persisted (yes): those that needed a batch of the log",
+    )
+    STREAM_TXN_COMMITTED = "stream_txn_committed", "transactions", (), "transactions committed"
+    STREAM_TXN_ABORTED = (
+        "stream_txn_aborted",
+        "transactions",
+        ("reason",),
+        "transactions aborted: by their producer, or given up by the owner",
+    )
+    STREAM_DELIVERED = "stream_delivered", "messages", (), "messages sent to consumers"
+    STREAM_EVICTED_BYTES = (
+        "stream_evicted_bytes",
+        "bytes",
+        (),
+        "bytes that left tail buffers to make room",
+    )
+    STREAM_EPHEMERAL_DROPPED = (
+        "stream_ephemeral_dropped",
+        "batches",
+        (),
+        "ephemeral batches dropped from tail buffers before everybody had seen them",
+    )
+    STREAM_OWNERSHIP_CHECKS = (
+        "stream_ownership_checks",
+        "checks",
+        ("result",),
+        "proofs of ownership asked of the manifest (owner, replaced, unknown)",
+    )
+    STREAM_CHECKPOINTS = "stream_checkpoints", "checkpoints", (), "checkpoints written"
 
 
 class Gauge(Name):
@@ -70,10 +133,56 @@ class Gauge(Name):
     IN_FLIGHT_BLOCKS = "in_flight_blocks", "blocks", ("kind",), "blocks sent, not yet durable"
     OPEN_WRITERS = "open_writers", "writers", (), "writers open in this process"
     OPEN_READERS = "open_readers", "readers", (), "readers open in this process"
+    STREAM_RATE_STATE = (
+        "stream_rate_state",
+        "0 to 2",
+        ("pchannel",),
+        "what producers are told: 0 no limit, 1 slower, 2 nothing now",
+    )
+    STREAM_TXN_OPEN = "stream_txn_open", "transactions", ("pchannel",), "open transactions"
+    STREAM_TXN_IGNORED = (
+        "stream_txn_ignored_verdicts",
+        "verdicts",
+        ("pchannel",),
+        "verdicts that came after another one; should stay 0",
+    )
+    STREAM_LOW_LAG = (
+        "stream_low_lag_entries",
+        "entries",
+        ("pchannel",),
+        "from the oldest open transaction to the tail",
+    )
+    STREAM_TICK_AHEAD = (
+        "stream_tick_ahead_ms",
+        "ms",
+        ("pchannel",),
+        "how far ticks are ahead of this node's clock",
+    )
+    STREAM_UNCHECKPOINTED = (
+        "stream_uncheckpointed_bytes",
+        "bytes",
+        ("pchannel",),
+        "what a take-over would have to read besides the newest checkpoint",
+    )
+    STREAM_READERS = (
+        "stream_readers",
+        "consumers",
+        ("pchannel", "mode"),
+        "consumers, at the tail or in its buffer (tail) or reading the log (catchup)",
+    )
+    STREAM_BUFFER_BYTES = "stream_buffer_bytes", "bytes", (), "held in tail buffers"
 
 
 class Histogram(Name):
     """Distributions."""
+
+    STREAM_ACK = (
+        "stream_ack_ms",
+        "ms",
+        (),
+        "from a batch's arrival at its owner to its acknowledgement",
+    )
+    STREAM_OPEN = "stream_open_ms", "ms", (), "from the order to serve a pchannel to serving it"
 
     APPEND_LATENCY = (
         "append_latency_ms",

@@ -304,6 +304,7 @@ class Consumer:
     def _put(self, parcel: Parcel) -> None:
         self._credit -= parcel.cost_bytes
         self.sent += len(parcel.seqs)
+        self._serving.counts.delivered(len(parcel.seqs))
         self._outbox.put(parcel.frame(self.number), parcel.cost_bytes)
 
     # --- reading the log ---

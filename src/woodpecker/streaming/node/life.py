@@ -14,10 +14,11 @@ from typing import Protocol
 from woodpecker import Log, LogWriter
 from woodpecker.errors import NotWritten, OutOfRange, WoodpeckerError
 from woodpecker.observability.base import Observer
+from woodpecker.observability.names import Counter
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming import frames
 from woodpecker.streaming.core.admission import Pressure
-from woodpecker.streaming.core.facts import Close, Data, Facts, Limit, TableLimits, Term
+from woodpecker.streaming.core.facts import AbortTxn, Close, Data, Facts, Limit, TableLimits, Term
 from woodpecker.streaming.core.fold import Fold
 from woodpecker.streaming.core.rates import Mode, RateState
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
@@ -25,6 +26,7 @@ from woodpecker.streaming.core.ticks import IdleSteps, Ticks, start_of_term
 from woodpecker.streaming.core.values import Position
 from woodpecker.streaming.metadata.store import StreamRecords
 from woodpecker.streaming.node.audience import Audience
+from woodpecker.streaming.node.counting import Counts
 from woodpecker.streaming.node.line import Line, moved
 from woodpecker.streaming.node.pieces import Ephemeral, Piece
 from woodpecker.streaming.node.runs import Runs
@@ -105,6 +107,7 @@ class Life:
         self.timers = Timers(self.line, runtime, max_age_ms=settings.transaction_max_age_ms)
         self.audience = Audience()
         self.rate = RateState()
+        self.counts = Counts(tools.observer, name)
         self.reading = 0  # consumers that read the log
         self.written_bytes = 0  # acknowledged since the life began
         self._first_steps = IdleSteps(step_us=settings.tick_step_us, most_us=settings.tick_ahead_us)
@@ -162,6 +165,8 @@ class Life:
     async def close(self) -> None:
         """Let go of everything but the writer."""
         self._is_closed = True
+        self.counts.add(Counter.STREAM_EPHEMERAL_DROPPED, self.tail.ephemeral_dropped)
+        self.counts.hide()
         self.tail.close()
         await self.runs.close()
 
@@ -233,8 +238,11 @@ class Life:
         try:
             is_mine = await self.writer.still_owner()
         except WoodpeckerError as error:
+            self.counts.add(Counter.STREAM_OWNERSHIP_CHECKS, result="unknown")
             text = f"it cannot be proven now that {self.name} is served here: {error}"
             raise Refused(Refusal(kind=Class.UNAVAILABLE, message=text)) from error
+        result = "owner" if is_mine else "replaced"
+        self.counts.add(Counter.STREAM_OWNERSHIP_CHECKS, result=result)
         if not is_mine:
             self.line.end(NotWritten("another owner has taken the log over"))
         if self.line.ended is not None:
@@ -267,6 +275,7 @@ class Life:
             tick = line.ticks.unpersisted(line.clock_us)
             if tick is not None:
                 line.ticks = line.ticks.took(tick)
+                self.counts.add(Counter.STREAM_SIGNALS, persisted="no")
             elif self.audience.wants_ticks:
                 self._write_limit()
                 self._steps = self._steps.doubled()
@@ -275,19 +284,9 @@ class Life:
     def _write_limit(self) -> None:
         try:
             self.line.write_control(Limit(), step_us=self._steps.step_us)
+            self.counts.add(Counter.STREAM_SIGNALS, persisted="yes")
         except WoodpeckerError:
             return  # the line has ended, or has no room: the next time
-
-    # --- counting ---
-
-    def count_ack(self, size_bytes: int, sent_ms: float) -> None:
-        """A batch was answered."""
-
-    def count_repeat(self) -> None:
-        """A batch was here before."""
-
-    def count_refusal(self, refusal: Refusal) -> None:
-        """A batch was refused."""
 
     # --- what the line says ---
 
@@ -295,8 +294,15 @@ class Life:
         if self._is_closed:
             return  # late, after a stop that could not wait
         self.written_bytes += piece.size_bytes
-        if isinstance(piece.facts.column.body, Data):
-            self._steps = self._first_steps  # no longer idle
+        match piece.facts.column.body:
+            case Data() as data:
+                self._steps = self._first_steps  # no longer idle
+                if data.commit:
+                    self.counts.add(Counter.STREAM_TXN_COMMITTED)
+                elif data.abort:
+                    self.counts.add(Counter.STREAM_TXN_ABORTED, reason="producer")
+            case AbortTxn():
+                self.counts.add(Counter.STREAM_TXN_ABORTED, reason="owner")
         self.audience.show(self.tail.append(piece))
 
     def _settled(self) -> None:

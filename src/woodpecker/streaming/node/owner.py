@@ -22,6 +22,7 @@ from woodpecker.errors import (
     Unavailable,
     WoodpeckerError,
 )
+from woodpecker.observability.names import Counter, Histogram
 from woodpecker.streaming.codec.records import FEATURES as FEATURES_KEY
 from woodpecker.streaming.codec.records import PCHANNELS
 from woodpecker.streaming.core import owner as machine
@@ -50,6 +51,12 @@ class _Examine:
 
 
 _Effect = machine.Effect | _Examine
+_REASONS: dict[type[Event], str] = {
+    machine.AssignAsked: "released",
+    machine.ReleaseAsked: "released",
+    machine.WriterEnded: "lost",
+    machine.Broke: "failed",
+}
 _RESTING = (State.IDLE, State.CLOSED, State.FAILED)
 
 
@@ -72,6 +79,7 @@ class PchannelOwner:
         self._client = client
         self._on_change = on_change
         self._progress = Progress()
+        self._opening_ms = 0.0
         self._checkpoint: Fold | None = None  # loaded before the fence
         self._log: Log | None = None
         self._writer: LogWriter | None = None
@@ -134,6 +142,11 @@ class PchannelOwner:
 
     def _tell(self, event: Event) -> None:
         self.machine, effect = machine.step(self.machine, event)
+        if isinstance(effect, machine.ReadRecord):
+            self._opening_ms = self._tools.runtime.monotonic_ms()
+        reason = _REASONS.get(type(event))
+        if isinstance(effect, machine.Stop) and reason is not None:
+            self._tools.observer.count(Counter.STREAM_TERM_CHANGES, reason=reason)
         if effect is not None:
             self._effects.append(effect)
             if isinstance(effect, machine.Stop) and self._work is not None:
@@ -256,6 +269,9 @@ class PchannelOwner:
 
     def _serve(self) -> None:
         assert self.life is not None
+        observer, now_ms = self._tools.observer, self._tools.runtime.monotonic_ms()
+        observer.observe(Histogram.STREAM_OPEN, now_ms - self._opening_ms)
+        observer.count(Counter.STREAM_TERM_CHANGES, reason="opened")
         self._upkeep = Upkeep(self.life, self._lost)
         self._on_change()
 

@@ -202,12 +202,12 @@ class Production:
             case Admit():
                 self._write(batch, judged, size, cost)
             case Repeat(result=result):
-                life.count_repeat()
+                life.counts.repeat()
                 ack = _ack(batch, result)
                 answer = self._reply(batch.session, batch.sequence, cost, lambda: ack)
                 line.after_all(answer, is_repeat=True)
             case Refuse():
-                life.count_refusal(judged.refusal)
+                life.counts.refused(judged.refusal)
                 self._refuse_if_owner(batch.session, batch.sequence, judged, cost)
 
     def _write(self, batch: frames.Batch, admit: Admit, size: int, cost: int) -> None:
@@ -215,7 +215,7 @@ class Production:
         sent_ms = life.runtime.monotonic_ms()
 
         def say() -> frames.Ack:
-            life.count_ack(size, sent_ms)
+            life.counts.ack(size, life.runtime.monotonic_ms() - sent_ms)
             return ack
 
         answer = self._reply(batch.session, batch.sequence, cost, say)

@@ -9,6 +9,7 @@ from woodpecker.errors import OutOfRange
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.core.refusals import Refusal
 from woodpecker.streaming.core.values import Position
+from woodpecker.streaming.node.counting import Counts
 from woodpecker.streaming.node.line import Line
 from woodpecker.streaming.node.runs import Runs
 from woodpecker.streaming.node.tail import Tail
@@ -26,6 +27,7 @@ class Serving(Protocol):
     runs: Runs
     runtime: Runtime
     settings: StreamSettings
+    counts: Counts
     earliest: int  # nothing below it can be read, as far as is known
 
     @property

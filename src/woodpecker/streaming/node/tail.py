@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from woodpecker.observability.base import SILENT, Observer
+from woodpecker.observability.names import Counter, Gauge
 from woodpecker.streaming.core.tail_buffer import Slot, TailBuffer
 from woodpecker.streaming.node.pieces import Ephemeral, Piece
 
@@ -19,7 +20,6 @@ class TailBudget:
         self.limit_bytes = limit_bytes
         self.ephemeral_bytes = ephemeral_bytes
         self.size_bytes = 0
-        self.evicted_bytes = 0
         self.observer = observer
         self._tails: dict[int, Tail] = {}
         self._made = 0
@@ -33,6 +33,8 @@ class TailBudget:
     def grew(self, by_bytes: int) -> None:
         """Make room, where most is held."""
         self.size_bytes += by_bytes
+        if self.observer is not SILENT:
+            self.observer.gauge(Gauge.STREAM_BUFFER_BYTES, self.size_bytes)
         if self.size_bytes <= self.limit_bytes:
             return
         excess = self.size_bytes - self.limit_bytes + self.limit_bytes // EVICT_SHARE
@@ -44,8 +46,11 @@ class TailBudget:
     def freed(self, by_bytes: int, *, is_evicted: bool = True) -> None:
         """Somebody let go."""
         self.size_bytes -= by_bytes
+        if self.observer is SILENT:
+            return
+        self.observer.gauge(Gauge.STREAM_BUFFER_BYTES, self.size_bytes)
         if is_evicted:
-            self.evicted_bytes += by_bytes
+            self.observer.count(Counter.STREAM_EVICTED_BYTES, by_bytes)
 
     def closed(self, number: int) -> None:
         """A buffer has ended."""

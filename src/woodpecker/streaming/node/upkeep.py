@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from woodpecker.errors import OutcomeUnknown, WoodpeckerError
+from woodpecker.observability.names import Counter
 from woodpecker.streaming.core import rates
 from woodpecker.streaming.core.records import CheckpointsRecord
 from woodpecker.streaming.core.refusals import Refused
@@ -66,6 +67,7 @@ class Upkeep:
         name = f"checkpoints/{fold.next_seq:020d}-{life.runtime.token()}"
         record = await write_checkpoint(life.tools.records, life.log, fold, name)
         self._saved_seq, self._saved_bytes = fold.next_seq, written
+        life.counts.add(Counter.STREAM_CHECKPOINTS)
         return record
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
@@ -90,8 +92,23 @@ class Upkeep:
             self.uncheckpointed_bytes = life.written_bytes - self._saved_bytes
             loads = loads_of(life, self.uncheckpointed_bytes)
             life.set_rate(rates.step(life.rate, loads, measured_bytes_s=self.bytes_s))
+            self._show()
             if self._saving is None and (self._is_save_due() or self._retention.is_due()):
                 self._saving = life.runtime.spawn(self._save(), f"checkpoint of {life.name}")
+
+    def _show(self) -> None:
+        life = self._life
+        life.counts.tell()
+        if not life.counts.is_silent:
+            life.counts.show(
+                life.line.fold,
+                life.line.ticks,
+                life.rate,
+                now_us=life.runtime.now_us(),
+                unsaved_bytes=self.uncheckpointed_bytes,
+                tail=life.audience.count - life.reading,
+                catchup=life.reading,
+            )
 
     def _is_save_due(self) -> bool:
         life, settings = self._life, self._life.settings
