@@ -1,4 +1,4 @@
-"""assignment of a pchannel, every order of events: the rules hold, and each rule left out is caught.
+"""Assignment of a pchannel, every order of events: the rules hold, and each rule left out is caught.
 
 ``python -m woodpecker.testing.model assignment`` shows the numbers, with ``--stories`` the counter-examples.
 """

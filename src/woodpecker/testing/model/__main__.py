@@ -11,6 +11,7 @@ import argparse
 import sys
 
 from woodpecker.testing.model.assignment.cases import ASSIGNMENT
+from woodpecker.testing.model.broadcast.cases import BROADCAST
 from woodpecker.testing.model.cases import Mutant, Part, World, mutant_row, world_row
 from woodpecker.testing.model.checker import Result
 from woodpecker.testing.model.file.cases import FILE
@@ -21,7 +22,10 @@ from woodpecker.testing.stream_model.cases import PARTS as STREAM_PARTS
 
 WORLDS = "| world | states | moves | depth | s | result |\n|---|---|---|---|---|---|"
 MUTANTS = "| rule left out | depth | review | states | harm |\n|---|---|---|---|---|"
-PARTS = {part.name: part for part in (QUORUM, OBJECT, FILE, MANIFEST, ASSIGNMENT, *STREAM_PARTS)}
+PARTS = {
+    part.name: part
+    for part in (QUORUM, OBJECT, FILE, MANIFEST, ASSIGNMENT, BROADCAST, *STREAM_PARTS)
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""Broadcasts as a model; see ``model.py``."""
