@@ -83,7 +83,7 @@ class Attached:
     producer: str
     epoch: int
     next_sequence: int
-    grant_tick: int = -1  # of an anonymous id: goes with its first batch
+    grant_tick: int = -1  # of an anonymous id: goes with its batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class Batch:
     join: bool = False
     ephemeral: bool = False
     keep_alive_ms: int = 0  # with begin; 0: the default
-    grant_tick: int = -1  # with sequence 0 of an anonymous producer
+    grant_tick: int = -1  # with every batch of an anonymous producer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

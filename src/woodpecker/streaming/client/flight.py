@@ -86,7 +86,7 @@ class Draft:
             join=self.join,
             ephemeral=self.ephemeral,
             keep_alive_ms=self.keep_alive_ms,
-            grant_tick=grant_tick if self.sequence == 0 else -1,
+            grant_tick=grant_tick,
         )
 
 

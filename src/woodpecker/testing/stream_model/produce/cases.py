@@ -113,7 +113,7 @@ PRODUCE = cases.Part(
             terms_never_fall=False,
             refuses_when_owner=False,
         ),
-        _mutant("an older stream of a session still counts", ANEW, newest_stream_only=False),
+        _mutant("the sequence of a batch that was cut is used again", ANEW, ends_after_cut=False),
         _mutant("an unknown batch is told not written", NAMES, unknown_stays=False),
         _mutant("produce names the channel, not the vcid", DELETES, by_vcid=False),
         _mutant("deleted channels are not remembered", DELETES, new_fold=mutants.ForgetsDeleted),

@@ -63,9 +63,6 @@ class Clients:
                 continue
             connection = Connection(at, node.token, client.done)
             fresh = client._replace(connection=connection, term=max(term, client.term))
-            late = client.late
-            if late is not None and late[:2] == connection[:2] and self._rules.newest_stream_only:
-                fresh = fresh._replace(late=None)  # frames of the older stream count no more
             if client.grant < 0 and not name:
                 fresh = fresh._replace(grant=self._writing.tick(state, node))
             after = state
@@ -244,12 +241,13 @@ class Clients:
     def _surfaced(
         self, number: int, client: Client, connection: Connection, answer: Answer
     ) -> Client:
-        """The caller is told, and the sequence is the next batch's."""
+        """The caller is told, and the sequence is the next batch's, if no stream was cut that had this one."""
         batch = answer.number
         is_known = not client.unknown & (1 << batch) or not self._rules.unknown_stays
         is_not_written = answer.kind in {*SURFACED, Class.STALE_PRODUCER} and is_known
         step = self._setup.scripts[number].steps[batch]
-        is_over = answer.kind not in SURFACED or step.number >= 0
+        was_cut = bool(client.unknown & (1 << batch)) and self._rules.ends_after_cut
+        is_over = answer.kind not in SURFACED or step.number >= 0 or was_cut
         return client._replace(
             done=batch + 1,
             base=client.base - 1,

@@ -44,7 +44,7 @@ class Rules:
     in_one_step: bool = True  # judge, sequence, fold, submit
     oldest_first: bool = True
     unknown_stays: bool = True  # whatever a later sending is refused with
-    newest_stream_only: bool = True  # a session belongs to the stream that attached it last
+    ends_after_cut: bool = True  # a sequence that was cut and then refused is not used again
     refuses_when_owner: bool = True  # what is surfaced was refused by the owner of that moment
     terms_never_fall: bool = True  # along the streams of one client
     proves_ownership: bool = True  # before a read point is told
