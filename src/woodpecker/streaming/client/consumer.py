@@ -14,7 +14,7 @@ from woodpecker.streaming.client.places import start_at
 from woodpecker.streaming.core.values import EndForm, Position, Start, Stop, Where
 from woodpecker.streaming.frames import Data, Progress, Started, Subscribe
 
-LEAST_CREDIT_BYTES = 16 << 10
+LEAST_CREDIT_BYTES = 4 << 10
 FRAME_BYTES = 256  # what a frame costs that does not say
 
 
@@ -39,13 +39,13 @@ class Asked:
     ticks: bool
 
 
-def share_of(wanted_bytes: int, granted_bytes: int, limit_bytes: int) -> int:
-    """Credit of one more consumer of a stream, of which ``granted_bytes`` are given out.
+def share_of(wanted_bytes: int, granted_bytes: int, count: int, limit_bytes: int) -> int:
+    """Credit of one more consumer of a stream, of which ``count`` others have ``granted_bytes``.
 
-    Each takes what it wants or a sixteenth of what is left, so there is something for the next one.
+    The more there are, the smaller a part of what is left it takes; there is enough for a thousand of them.
     """
     left = max(0, limit_bytes - granted_bytes)
-    return max(LEAST_CREDIT_BYTES, min(wanted_bytes, left // 16))
+    return max(LEAST_CREDIT_BYTES, min(wanted_bytes, left // (16 + count)))
 
 
 class Consumer:

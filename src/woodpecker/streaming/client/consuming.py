@@ -65,9 +65,12 @@ class ConsumeLane:
     def open(self, asked: Asked, credit_bytes: int | None) -> Consumer:
         """One more consumer."""
         settings = self._env.settings
-        granted = sum(consumer.window_bytes for consumer in self._consumers.values())
+        others = self._consumers.values()
         window = share_of(
-            credit_bytes or settings.credit_bytes, granted, settings.stream_credit_bytes
+            credit_bytes or settings.credit_bytes,
+            sum(other.window_bytes for other in others),
+            len(others),
+            settings.stream_credit_bytes,
         )
         consumer = Consumer(next(self._numbers), asked, window)
         self._consumers[consumer.number] = consumer

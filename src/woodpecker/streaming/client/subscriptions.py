@@ -163,6 +163,7 @@ class Subscription:
 
     async def __anext__(self) -> Message:
         acks, deliveries = self._opened
+        self._check()
         while (message := next(self._messages, None)) is None:
             self._check()
             if acks.is_full:
@@ -258,8 +259,9 @@ class Subscription:
     def lag(self) -> int:
         """Entries of the log between ``position`` and the newest end known; other channels' count too."""
         acks, deliveries = self._opened
-        tail = deliveries.consumer.tail
-        return 0 if tail is None else max(0, tail.seq - acks.done.seq)
+        tail, done = deliveries.consumer.tail, acks.done
+        is_behind_one = done.index > 0 and not acks.outstanding  # that one is done with, too
+        return 0 if tail is None else max(0, tail.seq - done.seq - is_behind_one)
 
     async def wait_until(self, position: Position) -> None:
         """Wait until all up to ``position`` is acknowledged here: then one's own writes were applied.
@@ -282,7 +284,8 @@ class Subscription:
 
     async def _commit_always(self) -> None:
         while True:
-            await self._bell.wait(None if self._count else IDLE_COMMIT_MS)
+            if not self._count:
+                await self._bell.wait(IDLE_COMMIT_MS)
             if 0 < self._count < COMMIT_COUNT:
                 await self._bell.wait(COMMIT_MS)
             try:
@@ -293,7 +296,6 @@ class Subscription:
             except (Unavailable, OutcomeUnknown) as error:
                 _log.warning("subscription %r is not stored: %s; trying again", self.name, error)
                 self._count = max(1, self._count)
-                self._bell.ring()
             except WoodpeckerError as error:
                 self._over(error)
                 return

@@ -47,7 +47,9 @@ class Session:
     """What the log knows of a producer."""
 
     epoch: int
-    results: list[frames.Ack] = field(default_factory=list)  # by sequence; its session number means nothing
+    results: list[frames.Ack] = field(
+        default_factory=list
+    )  # by sequence; its session number means nothing
     txns: dict[int, Txn] = field(default_factory=dict)
 
 
@@ -144,10 +146,21 @@ class Service:
 
     def _ack(self, session: Session, batch: Batch, seq: int, low: int) -> frames.Ack:
         ack = frames.Ack(
-            session=0, sequence=batch.sequence, seq=seq, tick=seq, count=len(batch.messages), low=low
+            session=0,
+            sequence=batch.sequence,
+            seq=seq,
+            tick=seq,
+            count=len(batch.messages),
+            low=low,
         )
         session.results.append(ack)
         return ack
+
+    async def show_consumer(
+        self, node: Node, stream: Any, wish: frames.Subscribe, term: int
+    ) -> None:
+        """Serve one consumer; tests put their own here."""
+        await node.show_all(stream, wish, term)
 
     def show(self, shown: Shown) -> None:
         self.log.append(shown)
@@ -240,7 +253,9 @@ class Node:
         if session is None:
             session = service.sessions[name] = Session(epoch)
         known = session.results
-        done = known[batch.sequence] if batch.sequence < len(known) else service.write(session, batch)
+        done = (
+            known[batch.sequence] if batch.sequence < len(known) else service.write(session, batch)
+        )
         return frames.Ack(
             session=batch.session, sequence=batch.sequence, seq=done.seq, tick=done.tick,
             count=done.count, low=done.low,
@@ -292,11 +307,11 @@ class Node:
 
     async def _show(self, stream: Any, wish: frames.Subscribe, term: int) -> None:
         try:
-            await self._show_all(stream, wish, term)
+            await self.service.show_consumer(self, stream, wish, term)
         except Refused:
             return
 
-    async def _show_all(self, stream: Any, wish: frames.Subscribe, term: int) -> None:
+    async def show_all(self, stream: Any, wish: frames.Subscribe, term: int) -> None:
         service, number = self.service, wish.consumer
         begin = self._begin(wish)
         stop = Position(wish.stop.value, wish.stop.index)
@@ -325,7 +340,9 @@ class Node:
                 if not fresh:
                     continue
                 cost = sum(len(payload) for _, payload in fresh)
-                while service.credits[number] < cost and service.credits[number] < wish.credit_bytes:
+                while (
+                    service.credits[number] < cost and service.credits[number] < wish.credit_bytes
+                ):
                     await service.changed.wait()
                 service.credits[number] -= cost
                 await stream.send(_data(number, fresh, cost, term))
@@ -446,9 +463,7 @@ class Node:
             return
 
 
-def _data(
-    number: int, fresh: list[tuple[Position, bytes]], cost: int, term: int
-) -> frames.Data:
+def _data(number: int, fresh: list[tuple[Position, bytes]], cost: int, term: int) -> frames.Data:
     return frames.Data(
         consumer=number,
         seqs=[place.seq for place, _ in fresh],

@@ -198,7 +198,7 @@ async def test_a_part_that_is_refused_takes_its_transaction_with_it() -> None:
             refusal(Class.INVALID) if b"bad" in batch.messages.payloads else None
         )
         producer = await _opened(client)
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidRequest):  # noqa: PT012
             async with producer.transaction() as tx:
                 parts = [tx.send_many([text]) for text in (b"a", b"bad", b"c")]
                 await asyncio.gather(*parts, return_exceptions=True)
@@ -213,7 +213,7 @@ async def test_a_part_that_is_refused_takes_its_transaction_with_it() -> None:
 async def test_an_aborted_transaction_is_told_with_its_reason() -> None:
     async with serving() as (service, client):
         producer = await _opened(client)
-        with pytest.raises(Aborted) as told:
+        with pytest.raises(Aborted) as told:  # noqa: PT012
             async with producer.transaction() as tx:
                 await tx.send(b"a")
                 (session,) = service.sessions.values()
@@ -325,9 +325,7 @@ async def test_an_anonymous_session_that_is_forgotten_is_replaced_if_that_can_do
     async with serving() as (service, client):
         producer = await _opened(client)
         await producer.send(b"1")
-        service.judge = lambda batch: (
-            refusal(Class.EXPIRED) if not batch.sequence == 0 else None
-        )
+        service.judge = lambda batch: refusal(Class.EXPIRED) if batch.sequence != 0 else None
         await producer.send(b"2")
         await producer.close()
         assert service.payloads == [b"1", b"2"]
@@ -416,7 +414,7 @@ async def test_a_full_queue_is_told_and_ready_waits() -> None:
         service.move("n2", serving=False)
         service.cut()
         futures = []
-        with pytest.raises(Overloaded):
+        with pytest.raises(Overloaded):  # noqa: PT012
             while True:
                 futures.append(producer.submit(bytes(999)))
         assert len(futures) * 999 <= 32 << 20
