@@ -56,7 +56,8 @@ async def append_control(life: Life, request: requests.AppendControl) -> request
     judged = _judged(life, request)
     if isinstance(judged, Refuse):
         await life.settled()
-        await life.prove()  # what is not here may be at a newer owner
+        if judged.needs_proof:  # what is not here may be at a newer owner
+            await life.prove()
         raise Refused(judged.refusal)
     if isinstance(judged, Written):
         place = judged.place

@@ -26,7 +26,6 @@ from woodpecker.streaming.ports import Stream
 
 CREDIT_BYTES = 16 << 20  # unanswered on one stream
 LATER_MS = 100
-_TRUE_FOR_EVER = (Class.STALE_PRODUCER, Class.ABORTED, Class.MOVED, Class.LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +142,7 @@ class Production:
 
     def _refuse_if_owner(self, session: int, sequence: int, refuse: Refuse, cost: int = 0) -> None:
         """Refuse by what is *not* in the fold: a replaced owner must not say so. **P**"""
-        if not refuse.rests_on or refuse.refusal.kind in _TRUE_FOR_EVER:
+        if not refuse.needs_proof:
             self._refuse(session, sequence, refuse.refusal, cost)
             return
         refused = _refused(session, sequence, refuse.refusal)
