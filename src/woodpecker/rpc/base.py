@@ -7,11 +7,13 @@ link arrive in the order in which they were sent.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from woodpecker.codec.compression import Buffer
 from woodpecker.codec.messages import Reply, Request, Welcome
+from woodpecker.errors import WoodpeckerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,10 @@ class Answer:
 
     message: Reply
     payload: Buffer = b""
+
+
+Told = Callable[[Answer | WoodpeckerError], None]
+"""Told what became of a request: the answer, or why there is none. Must not raise."""
 
 
 class Link(Protocol):
@@ -35,6 +41,12 @@ class Link(Protocol):
         ``payload`` must not change until the future is done. The future fails with Unavailable when the
         link breaks or ``timeout_ms`` pass; the request may have taken effect. Cancelling the future only
         stops waiting. ``Refused`` is an answer like any other.
+        """
+
+    def call(self, request: Request, payload: Buffer = b"", *, timeout_ms: int, told: Told) -> None:
+        """As ``send``, without a future: ``told`` hears of it once, and not before this call returns.
+
+        It is called where the answer is received, so that no turn of the loop lies between.
         """
 
     def post(self, request: Request) -> None:

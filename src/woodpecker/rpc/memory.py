@@ -20,8 +20,8 @@ from woodpecker.codec.compression import Buffer
 from woodpecker.codec.frames import Parser, encode
 from woodpecker.codec.messages import AnyMessage, Reply, Request, Welcome
 from woodpecker.errors import Closed, Corrupt, InvalidRequest, Unavailable
-from woodpecker.rpc.base import Answer, Handler
-from woodpecker.rpc.calls import Calls
+from woodpecker.rpc.base import Answer, Handler, Told
+from woodpecker.rpc.calls import Calls, waiting
 from woodpecker.rpc.desk import Desk, Load
 from woodpecker.runtime.runtime import Runtime
 
@@ -216,17 +216,21 @@ class MemoryLink:
     def send(
         self, request: Request, payload: Buffer = b"", *, timeout_ms: int
     ) -> asyncio.Future[Answer]:
-        number, future = self._calls.begin(request, timeout_ms)
-        if not self.is_open:
-            self._calls.fail(f"{self._peer}: the link is closed")
-            return future
-        try:
-            head = encode(request, number, len(payload))
-        except InvalidRequest as error:
-            future.set_exception(error)
-            return future
-        self._line.there.put(head, (payload,))
+        future, told = waiting()
+        self.call(request, payload, timeout_ms=timeout_ms, told=told)
         return future
+
+    def call(self, request: Request, payload: Buffer = b"", *, timeout_ms: int, told: Told) -> None:
+        if not self.is_open:
+            self._calls.refuse(told, Unavailable(f"{self._peer}: the link is closed"))
+            return
+        try:
+            head = encode(request, self._calls.next_number, len(payload))
+        except InvalidRequest as error:
+            self._calls.refuse(told, error)
+            return
+        self._calls.begin(request, timeout_ms, told)
+        self._line.there.put(head, (payload,))
 
     def post(self, request: Request) -> None:
         if self.is_open:

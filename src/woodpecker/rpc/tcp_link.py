@@ -18,8 +18,8 @@ from woodpecker.codec.frames import (
 from woodpecker.codec.messages import Challenge, Hello, Ping, Refused, Reply, Request, Welcome
 from woodpecker.errors import Corrupt, InvalidRequest, Unavailable, WoodpeckerError
 from woodpecker.rpc import hello
-from woodpecker.rpc.base import Answer
-from woodpecker.rpc.calls import Calls
+from woodpecker.rpc.base import Answer, Told
+from woodpecker.rpc.calls import Calls, waiting
 from woodpecker.rpc.settings import WireSettings
 from woodpecker.rpc.tcp_stream import Stream
 
@@ -71,22 +71,27 @@ class TcpLink:
     def send(
         self, request: Request, payload: Buffer = b"", *, timeout_ms: int
     ) -> asyncio.Future[Answer]:
-        number, future = self._calls.begin(request, timeout_ms)
+        future, told = waiting()
+        self.call(request, payload, timeout_ms=timeout_ms, told=told)
+        return future
+
+    def call(self, request: Request, payload: Buffer = b"", *, timeout_ms: int, told: Told) -> None:
         if not self.is_open:
-            self._calls.fail(f"{self._peer}: {self._why_closed}")
-            return future
+            self._calls.refuse(told, Unavailable(f"{self._peer}: {self._why_closed}"))
+            return
         size = len(payload)
         try:
-            head = encode(request, number, size)
             if size > self._max_payload_bytes:
+                most = self._max_payload_bytes
                 raise InvalidRequest(
-                    f"{self._peer} takes blocks of at most {self._max_payload_bytes} bytes, not {size}"
+                    f"{self._peer} takes blocks of at most {most} bytes, not {size}"
                 )
+            head = encode(request, self._calls.next_number, size)
         except InvalidRequest as error:
-            future.set_exception(error)
-            return future
+            self._calls.refuse(told, error)
+            return
+        self._calls.begin(request, timeout_ms, told)
         self.stream.send(head, (payload,) if size else ())
-        return future
 
     def post(self, request: Request) -> None:
         if self.is_open:

@@ -15,7 +15,7 @@ from woodpecker.core import quorum_append as rules
 from woodpecker.core.backoff import delay_ms
 from woodpecker.core.ids import NO_BLOCK
 from woodpecker.core.replica import Target, Verdict
-from woodpecker.errors import InvalidRequest, Overloaded
+from woodpecker.errors import InvalidRequest, Overloaded, WoodpeckerError
 from woodpecker.rpc.base import Answer, Link
 from woodpecker.segments.quorum_links import HARD, Peer
 
@@ -102,8 +102,8 @@ class Pipe:
                 owner.lose(self, has_forgotten=False)
                 return
             request = Append(target=self.target, name=owner.name, lac=pipeline.lac)
-            future = link.send(request, buffer, timeout_ms=REPLY_MS)
-            future.add_done_callback(partial(self._replied, link, self._round, len(buffer)))
+            told = partial(self._replied, link, self._round, len(buffer))
+            link.call(request, buffer, timeout_ms=REPLY_MS, told=told)
             self._bytes += len(buffer)
             self._told = pipeline.lac
             self._next += 1
@@ -144,17 +144,16 @@ class Pipe:
     # --- answers ---
 
     def _replied(
-        self, link: Link, round_: int, size_bytes: int, future: asyncio.Future[Answer]
+        self, link: Link, round_: int, size_bytes: int, outcome: Answer | WoodpeckerError
     ) -> None:
-        error = None if future.cancelled() else future.exception()
         is_current = round_ == self._round and not self.is_lost
-        if future.cancelled() or error is not None:
+        if isinstance(outcome, WoodpeckerError):
             if is_current:
-                self._failed(link, error)
+                self._failed(link, outcome)
             return
         if is_current:
             self._bytes -= size_bytes
-        message = future.result().message
+        message = outcome.message
         if type(message) is Appended:
             self._tries = 0
             self.peer.heard(message.pressure)
@@ -164,7 +163,7 @@ class Pipe:
         elif isinstance(message, Refused) and is_current:
             self._refused(message)
 
-    def _failed(self, link: Link, error: BaseException | None) -> None:
+    def _failed(self, link: Link, error: WoodpeckerError) -> None:
         """No answer: the link is broken, or the node hangs."""
         if isinstance(error, InvalidRequest):  # this block is too large for that node
             self.peer.trouble = str(error)

@@ -98,6 +98,7 @@ class QuorumSegmentWriter:
         self._open_bytes = 0  # of these, not acknowledged
         self._behind_bytes = 0  # the others, as the watch counts them
         self._total_bytes = 0  # ever submitted
+        self._sent_ms = 0.0  # when the last block was submitted
         self._missing = frozenset(pipe.index for pipe in self._pipes if not pipe.is_up)
         self._has_begun = False
         self._is_leaving = False  # the watch wants the segment closed
@@ -183,7 +184,7 @@ class QuorumSegmentWriter:
             future.set_exception(self._ended)  # it is not handed to any node
             return future
         header, size = block.header, len(block.buffer)
-        now_ms = self._watch.now_ms()
+        now_ms = self._sent_ms = self._watch.now_ms()
         self._blocks[header.number] = _Block(block.buffer, future, header.end_seq, now_ms)
         self._kept_bytes += size
         self._open_bytes += size
@@ -454,11 +455,9 @@ class QuorumSegmentWriter:
         self._advance(rules.TimedOut())
 
     def tell(self, now_ms: float, pause_ms: float) -> bool:
-        """Tell the members the LAC unless a block is about to; False: later."""
-        pipeline = self.pipeline
-        last = self._blocks.get(pipeline.sent)
-        if pipeline.sent > pipeline.lac and last is not None and now_ms - last.since_ms < pause_ms:
-            return False
+        """Tell the members the LAC unless blocks do; False: later."""
+        if now_ms - self._sent_ms < pause_ms:
+            return False  # where one block was just sent another follows soon, and carries it
         for pipe in self._pipes:
             pipe.tell()
         return True

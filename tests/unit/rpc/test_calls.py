@@ -9,8 +9,13 @@ import pytest
 from woodpecker.codec.messages import Done, Ping, Tell
 from woodpecker.errors import Unavailable
 from woodpecker.rpc.base import Answer
-from woodpecker.rpc.calls import COARSE_MS, Calls
+from woodpecker.rpc.calls import COARSE_MS, Calls, waiting
 from woodpecker.testing.virtual import on_virtual_time
+
+
+def begin(calls, request, timeout_ms):
+    future, told = waiting()
+    return calls.begin(request, timeout_ms, told), future
 
 
 @on_virtual_time
@@ -22,7 +27,7 @@ async def test_each_ends_at_its_time_and_never_before():
         return lambda _: ended.setdefault(timeout_ms, loop.time() * 1000)
 
     timeouts = (5_000, 1, 250, 7_000, 999, 30, 100_000)
-    futures = [calls.begin(Tell(name="x"), ms)[1] for ms in timeouts]
+    futures = [begin(calls, Tell(name="x"), ms)[1] for ms in timeouts]
     for ms, future in zip(timeouts, futures, strict=True):
         future.add_done_callback(note(ms))
     results = await asyncio.gather(*futures, return_exceptions=True)
@@ -45,7 +50,7 @@ async def test_thousands_share_few_timers(monkeypatch):
 
     monkeypatch.setattr(loop, "call_at", counted)
     calls = Calls("node")
-    begun = [calls.begin(Ping(), 10_000 + number % 50) for number in range(10_000)]
+    begun = [begin(calls, Ping(), 10_000 + number % 50) for number in range(10_000)]
     assert len({number for number, _ in begun}) == 10_000
     assert len(timers) <= 2
     for number, future in begun:
@@ -58,8 +63,8 @@ async def test_thousands_share_few_timers(monkeypatch):
 @on_virtual_time
 async def test_late_unknown_and_cancelled_answers_are_passed_over():
     calls = Calls("node")
-    number, future = calls.begin(Ping(), 10)
-    cancelled_number, cancelled = calls.begin(Ping(), 60_000)
+    number, future = begin(calls, Ping(), 10)
+    cancelled_number, cancelled = begin(calls, Ping(), 60_000)
     cancelled.cancel()
     with pytest.raises(Unavailable):
         await future
@@ -71,11 +76,31 @@ async def test_late_unknown_and_cancelled_answers_are_passed_over():
 @on_virtual_time
 async def test_a_broken_link_fails_all_and_leaves_no_timer():
     calls = Calls("node")
-    futures = [calls.begin(Ping(), ms)[1] for ms in (10, 60_000)]
+    futures = [begin(calls, Ping(), ms)[1] for ms in (10, 60_000)]
     calls.fail("node: gone")
     for future in futures:
         with pytest.raises(Unavailable, match="node: gone"):
             await future
-    again = calls.begin(Ping(), 10)[1]
+    again = begin(calls, Ping(), 10)[1]
     with pytest.raises(Unavailable, match="did not answer"):
         await again
+
+
+@on_virtual_time
+async def test_who_is_told_hears_at_once_and_a_bug_there_is_its_own():
+    loop, calls = asyncio.get_running_loop(), Calls("node")
+    bugs, heard = [], []
+    loop.set_exception_handler(lambda _, context: bugs.append(context["exception"]))
+
+    def raises(_outcome):
+        raise ZeroDivisionError
+
+    first, second = calls.begin(Ping(), 10, raises), calls.begin(Ping(), 10, heard.append)
+    calls.answered(first, Answer(Done()))
+    calls.answered(second, Answer(Done()))
+    assert heard == [Answer(Done())]
+    assert [type(bug) for bug in bugs] == [ZeroDivisionError]
+    calls.refuse(heard.append, Unavailable("never sent"))
+    assert len(heard) == 1, "not before the call that could not send has returned"
+    await asyncio.sleep(0)
+    assert isinstance(heard[1], Unavailable)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from woodpecker.codec.compression import Buffer
 from woodpecker.codec.messages import Message, Reply, Request, Welcome
-from woodpecker.rpc.base import Answer, Handler, Link, Responder, Transport
+from woodpecker.errors import WoodpeckerError
+from woodpecker.rpc.base import Answer, Handler, Link, Responder, Told, Transport
+from woodpecker.rpc.calls import waiting
 from woodpecker.testing.sim.trace import Trace
 
 TOLD = ("number", "first", "seq", "limit", "end", "lac", "epoch", "tip", "complete", "sizes",
         "last", "visible", "is_fenced", "verdict", "code", "text", "key", "name")  # fmt: skip
 
 
-def told(message: Message) -> str:
+def as_text(message: Message) -> str:
     """A message in one line."""
     target = getattr(message, "target", None)
     place = "" if target is None else f" {target.log_id[:4]} {target.segment_id}"
@@ -107,23 +109,25 @@ class TracedLink:
         self, request: Request, payload: Buffer = b"", *, timeout_ms: int
     ) -> asyncio.Future[Answer]:
         """Send, and tell."""
-        text = told(request)
-        self._trace.say(self._way, text + (f" ({len(payload)} B)" if len(payload) else ""))
-        future = self._link.send(request, payload, timeout_ms=timeout_ms)
-        future.add_done_callback(lambda done: self._answered(text, done))
+        future, resolve = waiting()
+        self.call(request, payload, timeout_ms=timeout_ms, told=resolve)
         return future
 
-    def _answered(self, request: str, done: asyncio.Future[Any]) -> None:
-        if done.cancelled():
-            return
-        kind = request.partition(" ")[0]
-        error = done.exception()
-        text = str(error) if error is not None else told(done.result().message)
+    def call(self, request: Request, payload: Buffer = b"", *, timeout_ms: int, told: Told) -> None:
+        """Send, and tell."""
+        text = as_text(request)
+        self._trace.say(self._way, text + (f" ({len(payload)} B)" if len(payload) else ""))
+        what = partial(self._answered, text.partition(" ")[0], told)
+        self._link.call(request, payload, timeout_ms=timeout_ms, told=what)
+
+    def _answered(self, kind: str, told: Told, outcome: Answer | WoodpeckerError) -> None:
+        text = as_text(outcome.message) if isinstance(outcome, Answer) else str(outcome)
         self._trace.say(self._back, f"{kind}: {text}")
+        told(outcome)
 
     def post(self, request: Request) -> None:
         """Send, and tell."""
-        self._trace.say(self._way, told(request))
+        self._trace.say(self._way, as_text(request))
         self._link.post(request)
 
     @property
