@@ -8,8 +8,7 @@ once: the digest of the block before lies inside the range. Neither protects aga
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from xxhash import xxh3_128_digest
@@ -43,16 +42,18 @@ _MAGIC_CRC = crc32(MAGIC)
 _LIMIT = 1 << 63  # seqs, numbers and times stay below, so that they fit signed fields everywhere
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockHeader:
-    """Header of one block. ``lac`` is inclusive, -1 for none; ``body_bytes`` is as stored."""
+class BlockHeader(NamedTuple):
+    """Header of one block. ``lac`` is inclusive, -1 for none; ``body_bytes`` is as stored.
+
+    A tuple, for one is made of every block wherever it passes.
+    """
 
     log_id: str
     segment_id: int
     epoch: int
     number: int
     base_seq: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides ``tuple.count``, which nobody needs
     base_timestamp_us: int
     lac: int
     flags: int
@@ -165,21 +166,9 @@ def _header(fields: tuple[Any, ...]) -> BlockHeader:
         base_seq, count, body_bytes, base_us, lac, raw_bytes, _,
     ) = fields  # fmt: skip
     return BlockHeader(
-        log_id=log_id.hex(),
-        segment_id=segment_id,
-        epoch=epoch,
-        number=number,
-        base_seq=base_seq,
-        count=count,
-        base_timestamp_us=base_us,
-        lac=lac,
-        flags=flags,
-        column_bytes=column_bytes,
-        body_bytes=body_bytes,
-        raw_body_bytes=raw_bytes,
-        digest=digest,
-        prev_digest=prev_digest,
-    )
+        log_id.hex(), segment_id, epoch, number, base_seq, count, base_us, lac, flags,
+        column_bytes, body_bytes, raw_bytes, digest, prev_digest,
+    )  # fmt: skip
 
 
 def _is_sound(header: BlockHeader) -> bool:

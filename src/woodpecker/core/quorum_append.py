@@ -18,9 +18,10 @@ new state and what the driver is to do. Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from woodpecker.core.ids import NO_BLOCK, State
+from woodpecker.core.moved import mover
 from woodpecker.core.quorum import confirmed
 
 
@@ -35,6 +36,9 @@ class Pipeline:
     lac: int = NO_BLOCK
     is_judging: bool = False  # a manifest read is under way: nothing is sent
     has_ended: bool = False
+
+
+_moved = mover(Pipeline)
 
 
 def start(members: int, acks: int) -> Pipeline:
@@ -134,7 +138,7 @@ def step(pipeline: Pipeline, event: Event) -> tuple[Pipeline, tuple[Effect, ...]
     match event:
         case Submit():
             assert event.number == pipeline.sent + 1
-            pipeline = replace(pipeline, sent=event.number)
+            pipeline = _moved(pipeline, sent=event.number)
             return pipeline, () if pipeline.is_judging else (Send(),)
         case Acked():
             return _acked(pipeline, event)
@@ -143,7 +147,7 @@ def step(pipeline: Pipeline, event: Event) -> tuple[Pipeline, tuple[Effect, ...]
         case Stopped():
             if pipeline.is_judging or event.member in pipeline.lost:
                 return pipeline, ()
-            return replace(pipeline, is_judging=True), (Judge(member=event.member),)
+            return _moved(pipeline, is_judging=True), (Judge(member=event.member),)
         case Judged():
             return _judged(pipeline, event)
         case TimedOut():
@@ -156,7 +160,7 @@ def _acked(pipeline: Pipeline, event: Acked) -> tuple[Pipeline, tuple[Effect, ..
     acked = list(pipeline.acked)
     acked[event.member] = max(acked[event.member], min(event.number, pipeline.sent))
     lac = confirmed(acked, pipeline.acks)
-    moved = replace(pipeline, acked=tuple(acked), lac=max(lac, pipeline.lac))
+    moved = _moved(pipeline, acked=tuple(acked), lac=max(lac, pipeline.lac))
     return moved, (Acknowledge(number=lac),) if lac > pipeline.lac else ()
 
 
@@ -164,15 +168,15 @@ def _lost(
     pipeline: Pipeline, member: int, *, has_forgotten: bool = False
 ) -> tuple[Pipeline, tuple[Effect, ...]]:
     """What a lost member has synced still counts, if it still has it; it only gets nothing more."""
-    pipeline = replace(pipeline, lost=pipeline.lost | {member})
+    pipeline = _moved(pipeline, lost=pipeline.lost | {member})
     if has_forgotten:  # else a block could be confirmed that is on fewer than A disks
         acked = pipeline.acked
-        pipeline = replace(pipeline, acked=(*acked[:member], NO_BLOCK, *acked[member + 1 :]))
+        pipeline = _moved(pipeline, acked=(*acked[:member], NO_BLOCK, *acked[member + 1 :]))
     return pipeline, ()
 
 
 def _judged(pipeline: Pipeline, event: Judged) -> tuple[Pipeline, tuple[Effect, ...]]:
-    pipeline = replace(pipeline, is_judging=False)
+    pipeline = _moved(pipeline, is_judging=False)
     if event.state is State.OPEN and event.mine:
         pipeline, effects = _lost(pipeline, event.member)
         return pipeline, effects if pipeline.has_ended else (*effects, Send())
@@ -180,7 +184,7 @@ def _judged(pipeline: Pipeline, event: Judged) -> tuple[Pipeline, tuple[Effect, 
         end = min(event.end_block, pipeline.sent)
         known: tuple[Effect, ...] = ()
         if end > pipeline.lac:
-            pipeline, known = replace(pipeline, lac=end), (Acknowledge(number=end),)
+            pipeline, known = _moved(pipeline, lac=end), (Acknowledge(number=end),)
         pipeline, failed = _fail(pipeline, fenced=True, not_written_from=end + 1)
         return pipeline, (*known, *failed)
     return _fail(pipeline, fenced=True)
@@ -190,7 +194,7 @@ def _fail(
     pipeline: Pipeline, *, fenced: bool, not_written_from: int | None = None
 ) -> tuple[Pipeline, tuple[Effect, ...]]:
     failed = Fail(first=pipeline.lac + 1, fenced=fenced, not_written_from=not_written_from)
-    return replace(pipeline, has_ended=True), (failed,)
+    return _moved(pipeline, has_ended=True), (failed,)
 
 
 def can_confirm(pipeline: Pipeline, number: int) -> bool:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from woodpecker.core.ids import NO_BLOCK
+from woodpecker.core.moved import mover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +70,7 @@ class Replica:
         return NO_BLOCK if self.queued is None else self.queued.number
 
 
-_FIELDS = tuple((name, getattr(Replica, name).__set__) for name in Replica.__slots__)
-
-
-def _moved(replica: Replica, **changes: object) -> Replica:
-    """``dataclasses.replace`` in a third of its time: three times for every block of every log."""
-    moved = object.__new__(Replica)
-    for name, set_field in _FIELDS:
-        set_field(moved, changes[name] if name in changes else getattr(replica, name))
-    return moved
+_moved = mover(Replica)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 from tests.golden.samples import LOG_ID, REGISTER, draft_of, packed, plain_blocks, sealed_object
@@ -210,7 +209,7 @@ def test_only_a_chain_can_be_sealed(wrong: dict[str, object]) -> None:
     builder = IndexBuilder()
     builder.add(first.header, 0)
     with pytest.raises(Corrupt, match="does not follow block 0"):
-        builder.add(replace(second.header, **wrong), len(first.buffer))  # type: ignore[arg-type]
+        builder.add(second.header._replace(**wrong), len(first.buffer))  # type: ignore[arg-type]
     with pytest.raises(Corrupt):
         builder.add(second.header, len(first.buffer) - 1)
     builder.add(second.header, len(first.buffer))
