@@ -18,7 +18,7 @@ DEMO := $(VENV)/.demo
 LOCKED := pyproject.toml constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow sim kill-short kill check proto format clean
+.PHONY: help demo test test-slow sim kill-short kill bench-guard check proto format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make kill-short kills, pauses and outages on real processes and servers, some minutes'
 	@echo 'make kill       the same for long (KILLS=500; docs/testing.md)'
 	@echo 'make sim        simulated worlds full of faults, a fixed set of seeds (SEEDS=400 FIRST=0)'
+	@echo 'make bench-guard has anything become much slower? Ratios beside .ci/bench-baseline.json'
 	@echo 'make check      ruff, formatting, mypy, import rules, tests of the documents'
 	@echo 'make proto      make the messages of woodpecker.streaming.v1 anew after a change of their .proto files'
 	@echo 'make clean      remove $(VENV) and caches'
@@ -67,6 +68,9 @@ kill: $(DEV)
 	@$(FAULTS) exit --store object
 	@$(FAULTS) exit --store quorum
 	@$(FAULTS) partition --minutes 10 || test $$? = 3  # 3: not possible here, and it said why
+
+bench-guard: $(DEV)
+	@$(BIN)/python -m woodpecker bench guard --baseline .ci/bench-baseline.json
 
 check: $(DEV)
 	@$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-QUANTILES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
+QUANTILES = {"p10_ms": 0.1, "p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
 
 
 @dataclass(slots=True, kw_only=True)

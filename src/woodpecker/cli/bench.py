@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, TypeAlias
 
 import typer
 
-from woodpecker.cli.bench_run import Run, measure, measuring
+from woodpecker.cli.bench_run import Run, measure, measuring, read_file, say, write_file
 from woodpecker.errors import InvalidRequest
 
 app = typer.Typer(
@@ -202,3 +206,37 @@ def peers(
         pulsar=pulsar,
     )
     measure(run, lambda target, say: bench.run(target, wanted, say))
+
+
+@app.command("guard")
+def guard(
+    baseline: Annotated[
+        Path, typer.Option(metavar="FILE", help="ratios of an earlier run, made with --update")
+    ],
+    store: Annotated[
+        str | None, typer.Option(metavar="DIR", help="where; default: a scratch directory")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="make the baseline anew")] = False,
+) -> None:
+    """Has something become much slower? Ratios beside a baseline; exit code 1: one has fallen below half."""
+    from woodpecker.bench import guard as bench
+    from woodpecker.bench.machine import load_average
+    from woodpecker.bench.report import Report, from_json, to_json
+
+    load = load_average()
+    with ExitStack() as stack:
+        base = store or stack.enter_context(TemporaryDirectory(prefix="woodpecker-guard-"))
+        if update:
+            rows = asyncio.run(bench.baseline(base, say))
+            report = Report(command="guard", store="scratch", rows=rows, load_average=load)
+            write_file(baseline, to_json(report) + "\n")
+            return
+        was = bench.ratios(from_json(read_file(baseline), where=str(baseline)).rows)
+        scores = asyncio.run(bench.run(base, was, say))
+    missing = was.keys() - scores.keys()
+    if missing:
+        raise InvalidRequest(f"no longer measured: {', '.join(sorted(missing))}; --update")
+    verdicts = bench.judged(was, scores)
+    print("\n".join(map(str, verdicts)))
+    if any(verdict.is_collapse for verdict in verdicts):
+        raise typer.Exit(1)

@@ -91,21 +91,21 @@ def measure(run: Run, work: Work) -> Report:
     from woodpecker.bench.plot import latency_svg
     from woodpecker.bench.report import compare, from_json, lines, to_json
 
-    old = None if run.compare is None else from_json(read(run.compare), where=str(run.compare))
+    old = None if run.compare is None else from_json(read_file(run.compare), where=str(run.compare))
     with asyncio.Runner(loop_factory=_loop_factory(run)) as runner:
         report = runner.run(_report(run, work))
     if run.json is not None and run.json != STDOUT:
-        write(run.json, to_json(report) + "\n")
+        write_file(run.json, to_json(report) + "\n")
     print(to_json(report) if run.json == STDOUT else "\n".join(lines(report)))
     if run.plot is not None:
-        write(run.plot, latency_svg(report))
+        write_file(run.plot, latency_svg(report))
     if old is not None:
         out = sys.stderr if run.json == STDOUT else sys.stdout
         print("\n".join(compare(old, report)), file=out)
     return report
 
 
-def read(path: Path) -> str:
+def read_file(path: Path) -> str:
     """A report written before. Raises: InvalidRequest."""
     try:
         return path.read_text()
@@ -113,7 +113,7 @@ def read(path: Path) -> str:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
 
 
-def write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Raises: InvalidRequest."""
     try:
         path.write_text(text)
@@ -151,7 +151,7 @@ async def _report(run: Run, work: Work) -> Report:
             place = Place(run.store or session.store)
         scratch = open_target(place.store, place.storage, nodes=run.nodes or 0)
         target = await stack.enter_async_context(scratch)
-        rows = priced(await work(target, _say), run.prices)
+        rows = priced(await work(target, say), run.prices)
     store = run.server or target.settings.public_url
     if run.nodes is not None:
         store = f"{run.nodes} nodes in {store}"
@@ -159,7 +159,7 @@ async def _report(run: Run, work: Work) -> Report:
     return Report(command=command, store=store, rows=rows, load_average=load)
 
 
-def _say(what: str) -> None:
+def say(what: str) -> None:
     """Progress, where a person looks."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{what} ...", end="", file=sys.stderr, flush=True)

@@ -54,13 +54,13 @@ async def started(place: PeerPlace) -> AsyncIterator[Sequence[Peer]]:
         logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, str(place.directory / "pulsar.log")),
     )
     try:
-        producer = await asyncio.to_thread(
-            client.create_producer, f"bench-{secrets.token_hex(4)}",
-            batching_enabled=True, batching_max_publish_delay_ms=1, block_if_queue_full=True,
-        )  # fmt: skip
-    except pulsar.PulsarException as error:
-        raise NotHere(f"the broker at {place.pulsar} does not answer: {error}") from error
-    try:
+        try:
+            producer = await asyncio.to_thread(
+                client.create_producer, f"bench-{secrets.token_hex(4)}",
+                batching_enabled=True, batching_max_publish_delay_ms=1, block_if_queue_full=True,
+            )  # fmt: skip
+        except pulsar.PulsarException as error:
+            raise NotHere(f"the broker at {place.pulsar} does not answer: {error}") from error
         yield [
             Peer(
                 name="Pulsar",
