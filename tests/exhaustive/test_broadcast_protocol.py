@@ -15,16 +15,8 @@ def name(case: World | Mutant) -> str:
     return case.name
 
 
-@pytest.mark.parametrize("world", [w for w in WORLDS if not w.is_large], ids=name)
+@pytest.mark.parametrize("world", WORLDS, ids=name)
 def test_the_rules_hold_in_every_order_of_events(world: World) -> None:
-    result = world.explore()
-    assert result.is_complete, result.told()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("world", [w for w in WORLDS if w.is_large], ids=name)
-def test_the_rules_hold_in_large_worlds(world: World) -> None:
     result = world.explore()
     assert result.is_complete, result.told()
 

@@ -14,13 +14,9 @@ CRASH = Setup(is_zombie=False)
 ZOMBIE = Setup()
 
 
-def _world(setup: Setup, *, is_large: bool = False) -> cases.World:
-    return cases.World(
-        name=str(setup),
-        make=partial(BroadcastModel, setup),
-        goal=BroadcastModel.is_good,
-        is_large=is_large,
-    )
+def _world(setup: Setup) -> cases.World:
+    make = partial(BroadcastModel, setup)
+    return cases.World(name=str(setup), make=make, goal=BroadcastModel.is_good)
 
 
 def _mutant(name: str, setup: Setup, rules: Rules) -> cases.Mutant:
@@ -52,8 +48,8 @@ WORLDS = (
     _world(Setup(elections=1, numbers=2)),
     _world(CRASH),
     _world(replace(ZOMBIE, numbers=2)),
-    _world(ZOMBIE, is_large=True),
-    _world(Setup(elections=3, numbers=2), is_large=True),
+    _world(ZOMBIE),
+    _world(Setup(elections=3, numbers=3)),
 )
 
 MUTANTS = (
