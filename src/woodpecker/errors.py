@@ -66,8 +66,8 @@ class Overloaded(NotWritten):
 class Aborted(NotWritten):
     """The transaction is aborted: none of its messages will ever be seen. Run it again whole.
 
-    ``reason``: ``"expired"`` (no sign of life within its keep-alive, or too old), ``"fenced"`` (a newer
-    producer of that name), ``"deleted"`` (its channel) ...
+    ``reason``: ``"expired"`` (no sign of life within its keep-alive), ``"too old"``, ``"fenced"`` (a newer
+    producer of that name), ``"deleted"`` (its channel), ``"aborted"`` (by its producer).
     """
 
     code = "aborted"

@@ -35,9 +35,9 @@ from woodpecker.streaming.core.values import Position
 
 __all__ = ["Fold", "Place", "Result", "Session", "Txn", "Vchannel", "Verdict"]
 
-BY_PRODUCER = "aborted by its producer"
-REPLACED = "its producer was replaced by a newer one of that name"
-DELETED = "its channel was deleted"
+BY_PRODUCER = "aborted"  # reasons, as errors.Aborted has them
+REPLACED = "fenced"
+DELETED = "deleted"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -16,7 +16,7 @@ from woodpecker.streaming.core.tables import Place, Verdict, order_of
 from woodpecker.streaming.settings import StreamSettings
 
 OPEN, FORGOTTEN = "open", "forgotten"
-NEVER_BEGUN = "it never began"
+NEVER_BEGUN = "never begun"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 SLOW_US = 1_000_000  # while the oldest unacknowledged batch is older than this, timers stand still
-KEEP_ALIVE_OVER = "its keep-alive is over"
-TOO_OLD = "it was open for too long"
+KEEP_ALIVE_OVER, TOO_OLD = "expired", "too old"  # reasons, as errors.Aborted has them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
