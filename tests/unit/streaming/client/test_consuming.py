@@ -14,7 +14,7 @@ from tests.unit.streaming.client.kit import Service, refusal, serving
 from woodpecker.errors import Closed, InvalidRequest, NotFound, OutOfRange, Unavailable
 from woodpecker.streaming import Message, Position, StreamingClient, Tick, TickSignal
 from woodpecker.streaming.client.consumer import share_of
-from woodpecker.streaming.client.places import parse_start, parse_stop
+from woodpecker.streaming.client.places import StartInput, StopInput, parse_start, parse_stop
 from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.core.values import EndForm, StartForm
 from woodpecker.streaming.frames import Batch, Credit, Messages, Subscribe, Unsubscribe
@@ -356,7 +356,7 @@ async def test_read_point_waits_for_an_owner_until_its_deadline() -> None:
 
 def test_where_to_start_and_end_can_be_said_in_many_ways() -> None:
     moment = datetime(2026, 1, 31, 12, tzinfo=UTC)
-    forms = {
+    forms: dict[StartInput, StartForm] = {
         "earliest": StartForm.EARLIEST,
         "latest": StartForm.LATEST,
         7: StartForm.SEQ,
@@ -369,12 +369,12 @@ def test_where_to_start_and_end_can_be_said_in_many_ways() -> None:
     place = parse_start(Position(7, 2, term=3, low=5))
     assert (place.value, place.index, place.term, place.low) == (7, 2, 3, 5)
     assert parse_start(moment).value == 1_769_860_800_000_000
-    ends = {
+    ends: dict[StopInput, EndForm] = {
         None: EndForm.NEVER, "tail": EndForm.TAIL, 7: EndForm.POSITION, Tick(8): EndForm.TICK,
         moment: EndForm.TICK, Position(7, 2): EndForm.POSITION,
     }  # fmt: skip
     for said_end, form_end in ends.items():
-        assert parse_stop(said_end).form is form_end  # type: ignore[arg-type]
+        assert parse_stop(said_end).form is form_end
     for wrong in ("first", -1, True, 1.5, datetime(2026, 1, 31), Tick(-1)):  # noqa: DTZ001
         with pytest.raises(InvalidRequest):
             parse_start(wrong)  # type: ignore[arg-type]
