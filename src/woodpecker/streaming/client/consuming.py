@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from itertools import count
 
-from woodpecker.errors import Closed
+from woodpecker import errors
 from woodpecker.streaming.client.bell import Bell
 from woodpecker.streaming.client.consumer import Asked, Consumer, share_of
 from woodpecker.streaming.client.environment import Environment
@@ -96,7 +96,7 @@ class ConsumeLane:
     async def close(self) -> None:
         """The client is closed."""
         for consumer in self._consumers.values():
-            consumer.end(Closed("this client was closed: connect again"))
+            consumer.end(errors.Closed("this client was closed: connect again"))
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
