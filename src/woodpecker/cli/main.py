@@ -25,6 +25,7 @@ from woodpecker.cli import (
     logs,
     logstore,
     nodes,
+    plan,
     portable,
     produce,
     read,
@@ -115,6 +116,7 @@ logstore.add_to(app)
 dev.add_to(app)
 portable.add_to(app)
 doctor.add_to(app)
+plan.add_to(app)
 config.add_to(app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(sim.app, name="sim")
@@ -125,4 +127,7 @@ def main() -> None:
     if os.environ.get("_WOODPECKER_COMPLETE") is None:
         gc.freeze()  # what is loaded now stays: collections need not look at it again
         gc.set_threshold(50_000)
+    os.environ.setdefault(
+        "GRPC_VERBOSITY", "NONE"
+    )  # its own log of broken connections is ours to tell
     app(prog_name="woodpecker")
