@@ -6,62 +6,18 @@ holds retention. All else lies in its data, and is changed by compare-and-swap o
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from woodpecker import Cursor, Log
-from woodpecker.errors import Conflict, Corrupt, InvalidRequest, NotFound
+from woodpecker.errors import Conflict, InvalidRequest, NotFound
 from woodpecker.streaming import requests
+from woodpecker.streaming.codec.cursors import decode_cursor, encode_cursor
 from woodpecker.streaming.core.cursors import CursorRecord, attached, committed
 from woodpecker.streaming.core.fold import Vchannel
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
-from woodpecker.streaming.core.values import Position, Where
+from woodpecker.streaming.core.values import Position
 from woodpecker.streaming.node.serving import Serving
 from woodpecker.streaming.node.starts import begin_of, channel_of
 
-FORMAT = 1
 TRIES = 16
-
-
-def encode_record(record: CursorRecord) -> bytes:
-    """Same record, same bytes."""
-    done, where = record.done, record.where
-    plain = [
-        FORMAT,
-        [done.seq, done.index, done.tick, done.low, done.term],
-        record.generation,
-        record.holder,
-        record.nonce,
-        [[a.seq, a.index, b.seq, b.index] for a, b in record.ranges],
-        [where.type, where.key, list(where.properties)],
-    ]
-    return msgspec.msgpack.encode(plain)
-
-
-def decode_record(data: bytes, *, position: int, where: str) -> CursorRecord:
-    """The subscription with a cursor at ``position``; without data: new, all below that is done.
-
-    Raises: Corrupt: it is none of ours.
-    """
-    if not data:
-        return CursorRecord(done=Position(position, low=position))
-    try:
-        plain: list[Any] = msgspec.msgpack.decode(data, type=list[Any])
-        number, done, generation, holder, nonce, ranges, (kind, key, properties) = plain
-        if number != FORMAT:
-            raise ValueError(f"format {number}")
-        seq, index, tick, low, term = done
-        return CursorRecord(
-            done=Position(seq, index, tick, low, term),
-            generation=generation,
-            holder=holder,
-            nonce=nonce,
-            ranges=tuple((Position(a, i), Position(b, j)) for a, i, b, j in ranges),
-            where=Where(type=kind, key=key, properties=tuple((n, v) for n, v in properties)),
-        )
-    except (ValueError, TypeError, msgspec.DecodeError) as error:
-        raise Corrupt(f"{where} is no subscription: {error}", where=where) from error
 
 
 async def open_cursor(serving: Serving, request: requests.OpenCursor) -> requests.CursorState:
@@ -155,7 +111,7 @@ async def _find(log: Log, request: _Named) -> Cursor:
 
 async def _write(cursor: Cursor, wanted: CursorRecord) -> bool:
     """Write the record; False: it was changed meanwhile."""
-    data = encode_record(wanted)
+    data = encode_cursor(wanted)
     try:
         await cursor.commit(wanted.low, data=data, expect=cursor.data)
     except Conflict:
@@ -164,7 +120,7 @@ async def _write(cursor: Cursor, wanted: CursorRecord) -> bool:
 
 
 def _record_of(cursor: Cursor) -> CursorRecord:
-    return decode_record(cursor.data, position=cursor.position, where=f"cursor {cursor.name!r}")
+    return decode_cursor(cursor.data, position=cursor.position, where=f"cursor {cursor.name!r}")
 
 
 def _name(vcid: int, name: str) -> str:
