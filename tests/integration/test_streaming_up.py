@@ -8,9 +8,11 @@ import signal
 import socket
 
 import pytest
+from tests.integration.cluster_kit import clean_env, command
 from tests.integration.streaming_kit import Sender, judge, payloads, run, up
 
 from woodpecker.app_streaming import connect
+from woodpecker.testing.servers.certificates import make_certificates
 
 
 @pytest.fixture
@@ -116,3 +118,34 @@ async def test_kill_and_restart_lose_nothing(service, tmp_path):
         async with asyncio.timeout(30), channel.subscribe("mailer") as subscription:
             message = await anext(subscription)
     assert message.payload == b"last"  # all else was stored as acknowledged when it closed
+
+
+async def test_with_a_secret_and_tls(tmp_path):
+    files = make_certificates(tmp_path)
+    secret, store = tmp_path / "secret", tmp_path / "store"
+    secret.write_text("only we know")
+    service = up(tmp_path)
+    service.argv += ["--secret-file", str(secret), "--tls-ca", str(files.ca_file)]
+    service.argv += ["--tls-cert", str(files.server_certificate_file)]
+    service.argv += ["--tls-key", str(files.server_key_file)]
+    env = clean_env(
+        WOODPECKER_SECRET_FILE=str(secret),
+        WOODPECKER_TLS_CA=str(files.ca_file),
+        WOODPECKER_TLS_CERT=str(files.server_certificate_file),
+        WOODPECKER_TLS_KEY=str(files.server_key_file),
+    )
+    stranger = {name: value for name, value in env.items() if "SECRET" not in name}
+
+    def shell(*args, stdin=b"", **how):
+        return asyncio.to_thread(command, "--store", str(store), *args, stdin=stdin, **how)
+
+    try:
+        await service.start()
+        await shell("channel", "create", "orders", env=env)
+        await shell("produce", "orders", stdin=b"a\n", env=env)
+        assert await shell("consume", "orders", env=env) == b"a\n"
+        told = await shell("consume", "orders", env=stranger, code=3)
+        assert b"secret" in told
+        assert await service.end(signal.SIGTERM) == 0
+    finally:
+        service.cleanup()

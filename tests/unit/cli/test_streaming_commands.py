@@ -1,0 +1,139 @@
+"""Commands of the streaming service without a service: what they are told, and what they make of text."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from woodpecker.cli.consuming import place_of
+from woodpecker.cli.stream_records import as_object, key_in, line_of, message_from_json
+from woodpecker.errors import InvalidRequest
+from woodpecker.streaming.client.messages import Message, Tick
+from woodpecker.streaming.core.values import Position
+
+WITHOUT_GRPC = """
+import sys
+sys.modules["grpc"] = sys.modules["grpc_reflection"] = None
+sys.argv = ["woodpecker", *sys.argv[1:]]
+from woodpecker.cli.main import main
+main()
+"""
+
+
+def woodpecker(*args: str, start=("-m", "woodpecker"), **env: str):
+    return subprocess.run(
+        [sys.executable, *start, *args],
+        stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60, env={"PATH": "/usr/bin", **env},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("up", "--port", "0"),
+        ("node", "serve", "--node", "n", "--listen", "127.0.0.1:0"),
+        ("coordinator", "serve", "--listen", "127.0.0.1:0"),
+        ("channel", "list"),
+    ],
+)
+def test_without_the_extra_its_name_is_told(tmp_path, args) -> None:
+    env = {"WOODPECKER_STREAMING_ADDRESS": "127.0.0.1:1", "HOME": str(tmp_path)}
+    done = woodpecker("--store", str(tmp_path / "s"), *args, start=("-c", WITHOUT_GRPC), **env)
+    assert done.returncode == 3
+    assert b"pip install 'woodpecker-wal[grpc]'" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("node", "serve"), "--node is missing"),
+        (("node", "serve", "--node", "a/b"), "node"),
+        (("coordinator", "serve", "--listen", "0.0.0.0:7300"), "--advertise"),
+        (("coordinator", "serve", "--listen", "7300"), "HOST:PORT"),
+        (("coordinator", "serve", "--beat-ms", "9000"), "a third of session_ttl_ms"),
+        (("consume", "x", "--follow", "--to", "5"), "without --to"),
+        (("channel", "create", "x", "--attribute", "y"), "KEY=TEXT"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path, args, said) -> None:
+    done = woodpecker("--store", str(tmp_path / "s"), *args, HOME=str(tmp_path))
+    assert done.returncode == 3, done.stderr
+    assert said in done.stderr.decode()
+    assert not (tmp_path / "s").exists()
+
+
+def test_where_no_service_ever_ran_that_is_told(tmp_path) -> None:
+    store = str(tmp_path / "s")
+    assert woodpecker("--store", store, "log", "create", "x", HOME=str(tmp_path)).returncode == 0
+    done = woodpecker("--store", store, "channel", "list", HOME=str(tmp_path))
+    assert done.returncode == 13
+    assert b"woodpecker up" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("earliest", "earliest"),
+        ("latest", "latest"),
+        ("12", 12),
+        ("12.3", Position(12, 3)),
+        ("tick:17", Tick(17)),
+        ("2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+    ],
+)
+def test_places(text, place) -> None:
+    found = place_of(text, "--from")
+    assert (type(found), found) == (type(place), place)
+
+
+@pytest.mark.parametrize("text", ["", "-5", "tail", "12.", "tick:x", "yesterday"])
+def test_what_is_no_place(text) -> None:
+    with pytest.raises(InvalidRequest, match="--from"):
+        place_of(text, "--from")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(b"plain"),
+        Message("ü".encode(), key="k", type="t", properties={"a": "b"}),
+        Message(b"\xff", key=b"\xfe", properties={b"\xfd": b"x"}),
+    ],
+)
+def test_a_line_of_json_and_back(message) -> None:
+    message._seq, message._index = 3, 1
+    line = line_of(message)
+    assert json.loads(line)["seq"] == 3
+    again = message_from_json(line, 1)
+    assert (again.payload, again.key, again.type) == (message.payload, message.key, message.type)
+    assert again.pairs == message.pairs
+
+
+def test_an_ephemeral_message_has_no_place() -> None:
+    message = Message(b"x")
+    message.is_ephemeral = True
+    assert as_object(message) == {"ephemeral": True, "tick": -1, "payload": "x"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b"{", b'{"key": "k"}', b'{"payload": 1}', b'{"payload": "a", "payload_base64": ""}',
+     b'{"payload": "a", "colour": "red"}', b'{"payload_base64": "!"}',
+     b'{"payload": "a", "properties": [["a"]]}'],
+)  # fmt: skip
+def test_what_is_no_message(line) -> None:
+    with pytest.raises(InvalidRequest, match="line 7 is no message"):
+        message_from_json(line, 7)
+
+
+def test_keys_from_members() -> None:
+    assert key_in(b'{"id": "a"}', "id", 1) == b"a"
+    assert key_in(b'{"id": 7}', "id", 1) == b"7"
+    for line in (b"{}", b"7", b"x", b"[]"):
+        with pytest.raises(InvalidRequest, match="line 2"):
+            key_in(line, "id", 2)
