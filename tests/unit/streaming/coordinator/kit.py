@@ -233,15 +233,17 @@ class FakeNode:
 class World:
     """See the module."""
 
-    def __init__(self, settings: StreamSettings | None = None, *, pchannels: int = 4) -> None:
-        self.runtime = VirtualRuntime()
+    def __init__(
+        self, settings: StreamSettings | None = None, *, pchannels: int = 4, seed: int = 0
+    ) -> None:
+        self.runtime = VirtualRuntime(seed)
         self.settings = settings or replace(DEFAULTS, pchannels=pchannels)
         self.shared = MemoryRecords()
-        self.faults = Faults(self.runtime)
+        self.faults = Faults(self.runtime, seed)
         calm = MemoryMetadata(self.runtime, self.shared)
         self.calm = calm
         self.records = StreamRecords(calm, self.runtime)
-        self.node_faults = Faults(self.runtime)
+        self.node_faults = Faults(self.runtime, seed + 1)
         self.node_records = StreamRecords(FaultyMetadata(calm, self.node_faults), self.runtime)
         self.network = MemoryNetwork(self.runtime)
         self.log = Log()
