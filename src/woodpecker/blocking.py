@@ -12,17 +12,15 @@ used by many threads. A ``KeyboardInterrupt`` while waiting cancels the call, as
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import threading
-import weakref
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Self
 
 from woodpecker import app
 from woodpecker.client import client as client_module
@@ -33,52 +31,21 @@ from woodpecker.client import writer as writer_module
 from woodpecker.client.batch import Batch
 from woodpecker.client.entry import Entry, HeaderInput
 from woodpecker.errors import Closed, WoodpeckerError
+from woodpecker.facade import Handle, Inbox, Walk, mirror
 from woodpecker.observability.base import SILENT, Observer
 from woodpecker.runtime.portal import Portal
 from woodpecker.storage.url import OptionValue
 
-__all__ = ["Batches", "Client", "Cursor", "Entries", "Log", "LogWriter", "connect"]
+if TYPE_CHECKING:
+    from woodpecker import blocking_streaming as streaming
 
-P = ParamSpec("P")
-T = TypeVar("T")
-A = TypeVar("A")
-A_co = TypeVar("A_co", covariant=True)
+__all__ = ["Batches", "Client", "Cursor", "Entries", "Log", "LogWriter", "connect", "streaming"]
 
 
-class _Facade(Protocol[A_co]):
-    """What a mirrored method needs: the asynchronous object and the way to its loop."""
-
-    @property
-    def _inner(self) -> A_co: ...
-
-    @property
-    def _portal(self) -> Portal: ...
-
-
-def _mirror(
-    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[_Facade[A], P], T]:
-    """The blocking form of a method whose result needs no wrapping."""
-
-    def call(self: _Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._portal.call(method(self._inner, *args, **kwargs))
-
-    functools.update_wrapper(call, method)
-    return call
-
-
-class _Handle:
-    """A handle that is left by ``with``."""
-
-    def close(self) -> None:
-        """Let go of what is held; every handle has its own."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+def __getattr__(name: str) -> object:
+    if name == "streaming":  # loaded when it is used, as in woodpecker itself
+        return import_module("woodpecker.blocking_streaming")
+    raise AttributeError(f"module 'woodpecker.blocking' has no attribute {name!r}")
 
 
 def connect(
@@ -160,11 +127,11 @@ class Client:
         """Open an existing log. Raises: NotFound, Unavailable."""
         return Log(self._portal.call(self._inner.open_log(name)), self._portal)
 
-    log_exists = _mirror(client_module.Client.log_exists)
-    list_logs = _mirror(client_module.Client.list_logs)
-    delete_log = _mirror(client_module.Client.delete_log)
-    import_log = _mirror(client_module.Client.import_log)
-    run_background = _mirror(client_module.Client.run_background)
+    log_exists = mirror(client_module.Client.log_exists)
+    list_logs = mirror(client_module.Client.list_logs)
+    delete_log = mirror(client_module.Client.delete_log)
+    import_log = mirror(client_module.Client.import_log)
+    run_background = mirror(client_module.Client.run_background)
 
     def close(self) -> None:
         """Close the client, end its thread. Idempotent. Close writers before."""
@@ -212,10 +179,10 @@ class Cursor:
         """How often the cursor was attached, as this handle knows it."""
         return self._inner.generation
 
-    commit = _mirror(cursor_module.Cursor.commit)
-    attach = _mirror(cursor_module.Cursor.attach)
-    refresh = _mirror(cursor_module.Cursor.refresh)
-    delete = _mirror(cursor_module.Cursor.delete)
+    commit = mirror(cursor_module.Cursor.commit)
+    attach = mirror(cursor_module.Cursor.attach)
+    refresh = mirror(cursor_module.Cursor.refresh)
+    delete = mirror(cursor_module.Cursor.delete)
 
 
 class LogObjects:
@@ -225,10 +192,10 @@ class LogObjects:
         self._inner = inner
         self._portal = portal
 
-    put = _mirror(objects_module.LogObjects.put)
-    get = _mirror(objects_module.LogObjects.get)
-    list = _mirror(objects_module.LogObjects.list)
-    delete = _mirror(objects_module.LogObjects.delete)
+    put = mirror(objects_module.LogObjects.put)
+    get = mirror(objects_module.LogObjects.get)
+    list = mirror(objects_module.LogObjects.list)
+    delete = mirror(objects_module.LogObjects.delete)
 
 
 Start = int | str | datetime | Cursor
@@ -297,72 +264,24 @@ class Log:
         """Change options from the next segment on, see ``woodpecker.Log.alter``."""
         self._portal.call(self._inner.alter(storage=storage, attributes=attributes, **options))
 
-    end = _mirror(log_module.Log.end)
-    earliest = _mirror(log_module.Log.earliest)
-    tail = _mirror(log_module.Log.tail)
-    trim = _mirror(log_module.Log.trim)
-    describe = _mirror(log_module.Log.describe)
-    verify = _mirror(log_module.Log.verify)
-    recover = _mirror(log_module.Log.recover)
-    export = _mirror(log_module.Log.export)
+    end = mirror(log_module.Log.end)
+    earliest = mirror(log_module.Log.earliest)
+    tail = mirror(log_module.Log.tail)
+    trim = mirror(log_module.Log.trim)
+    describe = mirror(log_module.Log.describe)
+    verify = mirror(log_module.Log.verify)
+    recover = mirror(log_module.Log.recover)
+    export = mirror(log_module.Log.export)
 
 
-class Batches(_Handle, Iterator[Batch]):
+class Batches(Walk[Batch]):
     """Batches of a log. Leaving the loop and dropping it, ``close`` or ``with`` release everything.
 
     For one thread at a time. After a ``KeyboardInterrupt`` read on with a new one, from where you were.
     """
 
-    def __init__(self, inner: AsyncIterator[Batch], portal: Portal) -> None:
-        self._inner = inner
-        self._portal = portal
-        self._is_closed = False
-        self._close = weakref.finalize(self, _drop, inner, portal)
-        self._close.atexit = False
 
-    def __next__(self) -> Batch:
-        if self._is_closed:
-            raise Closed("this reader is closed: open a new one")
-        try:
-            return self._portal.call(_next(self._inner))
-        except _Over:
-            raise StopIteration from None
-        except (KeyboardInterrupt, SystemExit):
-            self._is_closed = True  # cancelled in the middle: it must not look like an end
-            raise
-
-    def close(self) -> None:
-        """Stop reading. Idempotent."""
-        self._is_closed = True
-        if self._close.detach():
-            with suppress(Closed):
-                self._portal.call(_aclose(self._inner))
-
-
-class _Over(Exception):
-    """The iterator is at its end."""
-
-
-async def _next(batches: AsyncIterator[Batch]) -> Batch:
-    try:
-        return await anext(batches)
-    except StopAsyncIteration:
-        raise _Over from None
-
-
-async def _aclose(batches: AsyncIterator[Batch]) -> None:
-    close: Callable[[], Awaitable[None]] | None = getattr(batches, "aclose", None)
-    if close is not None:
-        await close()
-
-
-def _drop(batches: AsyncIterator[Batch], portal: Portal) -> None:
-    """A reader nobody holds any more: close it without waiting, whatever thread this is."""
-    with suppress(Closed):
-        portal.post(lambda: asyncio.ensure_future(_aclose(batches)))  # noqa: TID251  nobody waits for it
-
-
-class Entries(_Handle, Iterator[Entry]):
+class Entries(Handle, Iterator[Entry]):
     """Entries of a log, one by one. Else as ``Batches``."""
 
     def __init__(self, batches: Batches) -> None:
@@ -381,24 +300,23 @@ class Entries(_Handle, Iterator[Entry]):
         self._batches.close()
 
 
-class LogWriter(_Handle):
+class LogWriter(Handle):
     """The one writer of a log, see ``woodpecker.LogWriter``. Safe from many threads."""
 
     def __init__(self, inner: writer_module.LogWriter, portal: Portal) -> None:
         self._inner = inner
         self._portal = portal
-        self._inbox: deque[Callable[[], None]] = deque()  # of submit; one wake-up serves many
-        self._is_awake = False
+        self._inbox = Inbox(portal)
 
-    append = _mirror(writer_module.LogWriter.append)
-    append_many = _mirror(writer_module.LogWriter.append_many)
-    flush = _mirror(writer_module.LogWriter.flush)
-    ready = _mirror(writer_module.LogWriter.ready)
-    resolve = _mirror(writer_module.LogWriter.resolve)
-    still_owner = _mirror(writer_module.LogWriter.still_owner)
-    grant_producer = _mirror(writer_module.LogWriter.grant_producer)
-    drop_producer = _mirror(writer_module.LogWriter.drop_producer)
-    end_log = _mirror(writer_module.LogWriter.end_log)
+    append = mirror(writer_module.LogWriter.append)
+    append_many = mirror(writer_module.LogWriter.append_many)
+    flush = mirror(writer_module.LogWriter.flush)
+    ready = mirror(writer_module.LogWriter.ready)
+    resolve = mirror(writer_module.LogWriter.resolve)
+    still_owner = mirror(writer_module.LogWriter.still_owner)
+    grant_producer = mirror(writer_module.LogWriter.grant_producer)
+    drop_producer = mirror(writer_module.LogWriter.drop_producer)
+    end_log = mirror(writer_module.LogWriter.end_log)
 
     @property
     def next_seq(self) -> int:
@@ -438,43 +356,15 @@ class LogWriter(_Handle):
         What ``woodpecker.LogWriter.submit`` would raise, the future raises here: Overloaded for a
         full queue too (``ready()`` waits for room). The payload must not change until then.
         """
-        result: Future[int] = Future()
-
-        def start() -> None:
-            try:
-                inner = self._inner.submit(
-                    payload, headers=headers, timestamp_us=timestamp_us, expect_seq=expect_seq
-                )
-            except Exception as error:  # noqa: BLE001  it belongs to whoever waits for the future
-                result.set_exception(error)
-                return
-            inner.add_done_callback(functools.partial(_pass_on, result))
-
-        result.set_running_or_notify_cancel()  # it cannot be taken back
-        self._inbox.append(start)
-        if not self._is_awake:
-            self._is_awake = True  # before posting: the loop may be done with it at once
-            try:
-                self._portal.post(self._take_in)
-            except BaseException:
-                self._is_awake = False
-                raise
-        return result
-
-    def _take_in(self) -> None:
-        self._is_awake = False  # before looking: what comes now wakes again
-        while self._inbox:
-            self._inbox.popleft()()
+        submit = functools.partial(
+            self._inner.submit,
+            payload,
+            headers=headers,
+            timestamp_us=timestamp_us,
+            expect_seq=expect_seq,
+        )
+        return self._inbox.put(submit)
 
     def close(self) -> None:
         """Drain, close the segment, let go. Idempotent."""
         self._portal.call(self._inner.close())
-
-
-def _pass_on(result: Future[int], inner: asyncio.Future[Any]) -> None:
-    if inner.cancelled():
-        result.set_exception(Closed("the client was closed while the entry was on its way"))
-    elif error := inner.exception():
-        result.set_exception(error)
-    else:
-        result.set_result(inner.result())
