@@ -11,6 +11,7 @@ from itertools import islice
 from woodpecker.codec.compression import Buffer
 
 PARTS_AT_ONCE = 256  # of one system call
+FULL_PARTS = 64  # frames of one turn do not wait for its end any more
 SLICE_BYTES = 64 << 10  # copied at most when the socket is full, and joined at most for TLS
 
 
@@ -18,7 +19,7 @@ class Outbox:
     """The sending half of one connection.
 
     The first frame of a turn of the loop leaves at once, those that follow in the same turn together at
-    its end. Parts go from where they are to the socket; only when it is full is one slice handed to
+    its end, or when they are many: the other side begins while we go on. Parts go from where they are to the socket; only when it is full is one slice handed to
     asyncio's transport, which then waits for room.
 
     Args:
@@ -56,6 +57,8 @@ class Outbox:
         if not self._is_corked:
             self._is_corked = True
             self._loop.call_soon(self._uncork)
+            self.flush()
+        elif len(self._parts) >= FULL_PARTS:
             self.flush()
 
     def block(self) -> None:
