@@ -24,7 +24,7 @@ class Plain:
 async def test_frames_of_a_turn_leave_first_then_many_then_at_its_end():
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        outbox = Outbox(Plain(ours), failed=lambda error: None)  # type: ignore[arg-type]
+        outbox = Outbox(Plain(ours), failed=lambda _: None)  # type: ignore[arg-type]
 
         def came():
             try:
