@@ -20,7 +20,12 @@ def run(
     seeds: Annotated[int, typer.Option(min=1, help="how many")] = 100,
     first: Annotated[int, typer.Option(min=0, help="the first one")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = 1,
-    kind: Annotated[str, typer.Option(metavar="any|object|quorum", help="of segments")] = "any",
+    kind: Annotated[
+        str,
+        typer.Option(
+            metavar="any|object|quorum|stream", help="of segments; stream: a streaming service"
+        ),
+    ] = "any",
     mutant: Annotated[str, typer.Option(metavar="NAME", help="plant this bug")] = "",
     trace: Annotated[
         bool, typer.Option("--trace", help="say what happens: virtual time, who, to whom, what")
@@ -32,8 +37,8 @@ def run(
     from woodpecker.testing.sim.mutants import all_mutants, planted
     from woodpecker.testing.sim.run import run_seed
 
-    if kind not in ("any", *plan.KINDS):
-        raise InvalidRequest(f"--kind {kind!r}: any, {', '.join(plan.KINDS)}")
+    if kind not in ("any", *plan.KINDS, plan.STREAM):
+        raise InvalidRequest(f"--kind {kind!r}: any, {', '.join((*plan.KINDS, plan.STREAM))}")
     if mutant and mutant not in all_mutants():
         raise InvalidRequest(f"--mutant {mutant!r}: see 'woodpecker sim mutants'")
     campaign.prepare_process()

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from woodpecker.testing.sim.mutants import planted
+from woodpecker.testing.sim.plan import STREAM
 from woodpecker.testing.sim.run import Result, run_seed
 from woodpecker.testing.sim.weather import Fault
+from woodpecker.testing.stream_sim.plan import STRIKES as STREAM_STRIKES
 
 LONG_ENOUGH = 300  # seeds, after which every kind of fault must have struck
 AT_ONCE = 8  # seeds that a process takes
@@ -48,11 +50,23 @@ ACTIONS = (  # what the protocol must have done in a run that is long enough
     "append unknown",
 )
 
+STREAM_ACTIONS = (  # the same, of a streaming service
+    "takeovers",
+    "fenced",
+    "message acknowledged",
+    "transaction committed",
+    "transaction given up",
+    "operator: move",
+    "operator: drain",
+    "send failed: outcome_unknown, unknown",
+)
+
 
 @dataclass(slots=True, kw_only=True)
 class Campaign:
     """What many seeds did and found."""
 
+    kind: str = "any"
     seeds: int = 0
     failed: list[Result] = field(default_factory=list)
     injected: Counter[str] = field(default_factory=Counter)
@@ -79,8 +93,12 @@ class Campaign:
         """Faults that never struck and actions that never happened, if the run was long enough."""
         if self.seeds < LONG_ENOUGH:
             return []
-        faults = [fault for fault in Fault if not self.injected[fault]]
-        return [*faults, *(action for action in ACTIONS if not self.coverage[action])]
+        faults: Sequence[Fault] = tuple(Fault)
+        actions: Sequence[str] = ACTIONS
+        if self.kind == STREAM:
+            faults, actions = STREAM_STRIKES, STREAM_ACTIONS
+        missing = [fault for fault in faults if not self.injected[fault]]
+        return [*missing, *(action for action in actions if not self.coverage[action])]
 
     @property
     def is_good(self) -> bool:
@@ -137,7 +155,7 @@ def run_many(
     Args:
         seconds: end after this long, however many seeds are left.
     """
-    campaign, began_s = Campaign(), time.monotonic()
+    campaign, began_s = Campaign(kind=kind), time.monotonic()
     for result in _results(range(first, first + count), kind, jobs, mutant):
         campaign.add(result)
         if not result.is_good:

@@ -35,6 +35,7 @@ NODE_STRIKES = tuple(
     fault for fault in Fault if fault.name.startswith(("NODE", "DISK", "NET_", "DRAINED"))
 )
 KINDS = ("object", "quorum")
+STREAM = "stream"  # a streaming service: testing/stream_sim
 
 
 @dataclass(slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from woodpecker.testing.sim.judge import Judge
 from woodpecker.testing.sim.loop import SimLoop, simulated_loop
 from woodpecker.testing.sim.nemesis import JUMP_US, Nemesis
 from woodpecker.testing.sim.node_nemesis import NodeNemesis
-from woodpecker.testing.sim.plan import Plan, draw
+from woodpecker.testing.sim.plan import STREAM, Plan, draw
 from woodpecker.testing.sim.readers import CarerRole, FollowerRole
 from woodpecker.testing.sim.stage import Role, Stage
 from woodpecker.testing.sim.trace import Trace
@@ -55,6 +55,10 @@ def run_seed(
     seed: int, *, kind: str = "any", write: Callable[[str], object] | None = None
 ) -> Result:
     """Run one seed; ``write`` gets the trace, line by line."""
+    if kind == STREAM:
+        from woodpecker.testing.stream_sim.run import run_stream_seed  # it stands on this module
+
+        return run_stream_seed(seed, write=write)
     began_s = time.process_time()
     plan = draw(seed, kind)
     result = Result(seed=seed)

@@ -1,0 +1,1 @@
+"""Simulation of a streaming service: coordinators, nodes and clients on virtual time, among faults by seed."""
