@@ -382,12 +382,12 @@ def _formers_first(
             return memory, Wait(whom="the new owner to load", until_ms=until_ms)
     since_ms = now_ms if memory.released_ms is None else memory.released_ms
     until_ms = since_ms + timing.release_timeout_ms
+    if now_ms >= until_ms and memory.released_ms is not None:
+        return memory, None
     again_ms = memory.released_again_ms + RELEASE_AGAIN_MS
     if memory.released_ms is None or now_ms >= again_ms:
         memory = replace(memory, released_ms=since_ms, released_again_ms=now_ms)
         return memory, Release(owners=holders)
-    if now_ms >= until_ms:
-        return memory, None
     whom = f"node {', '.join(owner.node for owner in holders)} to give it up"
     return memory, Wait(whom=whom, until_ms=min(until_ms, again_ms))
 

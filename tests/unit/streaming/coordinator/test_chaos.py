@@ -61,7 +61,7 @@ class Chaos:
 
     async def _ask(self, request: Request[Any]) -> Any:
         """Of whoever leads, until somebody answers; None: refused for good."""
-        for _ in range(60):
+        for _ in range(300):  # outages may follow one another
             for name in list(self.world.coordinators):
                 try:
                     async with asyncio.timeout(20):
