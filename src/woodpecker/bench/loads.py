@@ -49,7 +49,7 @@ async def many(
 
     async def lane(number: int) -> None:
         turn = number
-        while now() - begin < seconds:
+        while turn == number or now() - begin < seconds:  # once at least, however busy the machine
             await writer.append_many(batches[turn % len(batches)])
             done.entries += count
             turn += at_once
@@ -80,8 +80,9 @@ async def awaiting(writer: Appender, payloads: Payloads, seconds: float, *, task
     done, cpu, begin = Slice(), cpu_seconds(), now()
 
     async def lane() -> None:
-        last = now()
-        while last - begin < seconds:
+        last, is_first = now(), True
+        while is_first or last - begin < seconds:
+            is_first = False
             await writer.append(payloads.next())
             end = now()
             done.latencies.append(end - last)

@@ -102,6 +102,8 @@ def _figures(figures: Mapping[str, float]) -> str:
 
 
 def _text(name: str, value: float) -> str:
+    if name.startswith("usd"):
+        return f"{value:.5f}"
     if name in _PLAIN or value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"

@@ -46,6 +46,28 @@ async def test_each_system_has_a_row_for_each_load_with_its_settings_beside(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_peer_that_fails_is_left_out_and_the_others_go_on(tmp_path, monkeypatch):
+    class Weak:
+        async def append(self, _payload):
+            """Good enough for one."""
+
+        async def append_many(self, payloads):
+            raise OSError("too much")
+
+    @asynccontextmanager
+    async def weak(_place: PeerPlace):
+        yield [Peer(name="Weak", settings="none", log=Weak())]
+
+    monkeypatch.setattr(run, "PEERS", {"sqlite": sqlite.started, "absent": weak})
+    async with open_target(str(tmp_path)) as target:
+        names = [row.name for row in await run.run(target, WANTED, quiet)]
+    assert [name.partition(" 100 B ")[2] for name in names if name.startswith("Weak 100 B")] == [
+        "await x1", "await x8",
+    ]  # fmt: skip
+    assert any("Weak: left out from here on: OSError('too much')" in name for name in names)
+    assert "SQLite 100 B at 100/s" in names
+
+
 async def test_what_sqlite_acknowledges_is_in_the_table(tmp_path):
     place = PeerPlace(directory=tmp_path, cache=tmp_path)
     async with sqlite.started(place) as (peer,):

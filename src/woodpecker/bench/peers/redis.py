@@ -16,6 +16,7 @@ from woodpecker.bench.peers.base import (
 from woodpecker.bench.processes import HOST, free_port, serving
 
 KEY = "bench"
+CONNECTIONS = 64
 
 
 class _Stream:
@@ -46,13 +47,16 @@ async def started(place: PeerPlace) -> AsyncIterator[Sequence[Peer]]:
     }  # fmt: skip
     argv = [server, *(word for name, value in flags.items() for word in (f"--{name}", value))]
     async with serving(argv, port, place.directory / "redis.log") as process:
-        redis = library.Redis(host=HOST, port=port)
+        pool = library.BlockingConnectionPool(
+            host=HOST, port=port, max_connections=CONNECTIONS, timeout=None
+        )
+        redis = library.Redis.from_pool(pool)
         yield [
             Peer(
                 name="Redis stream",
                 settings=f"{version}, 1 server, XADD, "
                 "appendonly yes, appendfsync always (synced once a turn of its loop, before the answers); "
-                "redis-py, pipelines for batches",
+                f"redis-py, up to {CONNECTIONS} connections, pipelines for batches",
                 log=_Stream(redis),
                 pids=[process.pid],
             )

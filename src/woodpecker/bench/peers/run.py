@@ -94,6 +94,14 @@ async def run(target: Target, wanted: PeersPlan, say: Say) -> list[Row]:
         return rows
 
 
+class _Failed(Exception):
+    """A peer has failed under a load."""
+
+    def __init__(self, peer: Peer, error: Exception) -> None:
+        super().__init__(f"{peer.name}: left out from here on: {error!r}")
+        self.peer = peer
+
+
 def _loads(wanted: PeersPlan, limits: Limits) -> Iterator[_Load]:
     for tasks in wanted.in_flight:
         yield _Load(
@@ -134,8 +142,17 @@ async def _ours(target: Target, name: str) -> AsyncIterator[Peer]:
             )
 
 
-async def _rows(systems: Sequence[Peer], load: _Load, wanted: PeersPlan) -> list[Row]:
-    """One load on all systems, slice by slice in turn, the bare disk among them."""
+async def _rows(systems: list[Peer], load: _Load, wanted: PeersPlan) -> list[Row]:
+    """One load on all systems; one that fails is taken out of ``systems``, and the others begin again."""
+    try:
+        return await _compared(systems, load, wanted)
+    except _Failed as failed:
+        systems.remove(failed.peer)
+        return [Row(name=str(failed), figures={}), *await _rows(systems, load, wanted)]
+
+
+async def _compared(systems: Sequence[Peer], load: _Load, wanted: PeersPlan) -> list[Row]:
+    """Slice by slice in turn, the bare disk among them."""
     payloads = Payloads(wanted.size)
     measures = {one.name: _measured(one, load.take, payloads) for one in systems}
     warm_up = tuple(measures)  # virtual machines compile meanwhile
@@ -157,7 +174,10 @@ async def _rows(systems: Sequence[Peer], load: _Load, wanted: PeersPlan) -> list
 def _measured(peer: Peer, take: Take, payloads: Payloads) -> Measure:
     async def measure(seconds: float) -> Slice:
         before = sum(map(cpu_seconds_of, peer.pids))
-        done = await take(peer.log, payloads, seconds)
+        try:
+            done = await take(peer.log, payloads, seconds)
+        except Exception as error:
+            raise _Failed(peer, error) from error
         done.servers_cpu_seconds = sum(map(cpu_seconds_of, peer.pids)) - before
         return done
 
