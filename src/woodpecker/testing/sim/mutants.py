@@ -26,13 +26,13 @@ class Mutant:
 
 
 MUTANTS: dict[str, Mutant] = {}
-HOMES = ("object_mutants", "quorum_mutants")
+HOMES = ("sim.object_mutants", "sim.quorum_mutants", "stream_sim.mutants")
 
 
 def all_mutants() -> dict[str, Mutant]:
     """Every mutant there is, by name."""
     for home in HOMES:
-        importlib.import_module(f"woodpecker.testing.sim.{home}")
+        importlib.import_module(f"woodpecker.testing.{home}")
     return MUTANTS
 
 
