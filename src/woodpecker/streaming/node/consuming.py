@@ -20,6 +20,7 @@ from woodpecker.streaming.node.refusing import refusal_from
 from woodpecker.streaming.node.starts import begin_of, channel_of
 from woodpecker.streaming.ports import Stream
 
+MOST_BACKLOG = 10_000  # frames
 PROGRESS_MS = 1000.0  # without data, everybody hears this often
 
 
@@ -236,6 +237,8 @@ class Consumption:
             self._put_progress(position, consumer.last_tick, (place.wish.consumer,))
 
     def _put_progress(self, position: Position, tick: int, consumers: tuple[int, ...]) -> None:
+        if self._outbox.backlog > MOST_BACKLOG:
+            return  # the client does not read: it need not hear how nothing happens
         self._outbox.put(
             frames.Progress(
                 position=position,

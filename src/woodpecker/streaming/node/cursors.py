@@ -54,6 +54,8 @@ async def commit_cursor(serving: Serving, request: requests.CommitCursor) -> req
     if len(request.ranges) > serving.settings.cursor_ranges:
         text = f"{len(request.ranges)} ranges; allowed are {serving.settings.cursor_ranges}"
         raise Refused(Refusal(kind=Class.INVALID, message=text))
+    if request.done.seq > serving.line.acked:
+        await serving.prove()  # a replaced owner knows less than was delivered
     if not 0 <= request.done.seq <= serving.line.acked or request.done.low > request.done.seq:
         text = f"{request.done} is no place in this log, which ends at {serving.line.acked}"
         raise Refused(Refusal(kind=Class.INVALID, message=text))

@@ -34,6 +34,11 @@ class Outbox(Generic[Frame]):
         self.size_bytes += size_bytes
         self._wake.set()
 
+    @property
+    def backlog(self) -> int:
+        """Frames that are not sent yet."""
+        return len(self._frames)
+
     def end(self, *last: Frame) -> None:
         """Send what is here and ``last``, then nothing more. Idempotent."""
         for frame in last:

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from woodpecker import Client, Log, LogWriter
 from woodpecker.errors import (
@@ -28,6 +29,7 @@ from woodpecker.streaming.codec.records import PCHANNELS
 from woodpecker.streaming.core import owner as machine
 from woodpecker.streaming.core.fold import Fold
 from woodpecker.streaming.core.owner import Event, State
+from woodpecker.streaming.core.refusals import Refused
 from woodpecker.streaming.core.ticks import is_far_behind
 from woodpecker.streaming.frames import PchannelStatus
 from woodpecker.streaming.node.checkpoints import Progress, fold_rest, load_checkpoint
@@ -214,7 +216,10 @@ class PchannelOwner:
     async def _read_record(self, term: int) -> Event:
         """Is it ours? Is this node fit? And the checkpoint, before anybody is fenced."""
         tools = self._tools
-        record = (await tools.records.load(PCHANNELS.key(self.name))).record
+        seen, features = await asyncio.gather(
+            tools.records.load(PCHANNELS.key(self.name)), tools.records.load(FEATURES_KEY)
+        )
+        record, level = seen.record, features.record
         owner = None if record is None else record.owner
         is_mine = (
             record is not None
@@ -225,7 +230,6 @@ class PchannelOwner:
         if record is None or not is_mine:
             return machine.RecordRead(is_mine=False)
         self.log_name = record.log
-        level = (await tools.records.load(FEATURES_KEY)).record
         if level is not None and level.level > FEATURES:
             raise Broken(
                 f"the service is at feature level {level.level}, this node knows {FEATURES}"
@@ -303,23 +307,28 @@ class PchannelOwner:
     async def _stop_life(self, *, graceful: bool) -> None:
         """Nothing of the old life is left afterwards. Never raises for the stores' sake."""
         life, writer, upkeep = self.life, self._writer, self._upkeep
-        patience_s = self._tools.settings.release_timeout_ms / 1000
         if life is not None:
             life.stop_admitting("this owner leaves")
         if upkeep is not None:
             await upkeep.stop()
         if graceful and life is not None and upkeep is not None:
-            with contextlib.suppress(WoodpeckerError, TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await life.record_close()
-                    await upkeep.write_checkpoint()
+            await self._within_patience(self._leave(life, upkeep))
         if writer is not None:
-            with contextlib.suppress(WoodpeckerError, TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await writer.close()
+            await self._within_patience(writer.close())
         if life is not None:
             life.line.end(NotWritten("this owner's life has ended"))
             life.leave(max(self.machine.wanted, life.term))
             await life.close()
         self.life = self._writer = self._upkeep = self._log = None
         self._progress = Progress()
+
+    async def _leave(self, life: Life, upkeep: Upkeep) -> None:
+        """The close record after all that is in flight; then checkpoint and end of the writer, side by side."""
+        await life.record_close()
+        await asyncio.gather(upkeep.write_checkpoint(), life.writer.close(), return_exceptions=True)
+
+    async def _within_patience(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Who waits for us waits no longer; the fence does the rest."""
+        with contextlib.suppress(WoodpeckerError, Refused, TimeoutError):
+            async with asyncio.timeout(self._tools.settings.release_timeout_ms / 1000):
+                await work

@@ -27,13 +27,15 @@ class Retention:
     def __init__(self, life: Life) -> None:
         self._life = life
         self._next_ms = life.runtime.monotonic_ms() + EVERY_MS
+        self._done_at = -1  # the tail when there was nothing left to expire
 
     def is_due(self) -> bool:
         """Whether it is time to look, and anything may go at all."""
         life = self._life
-        if life.runtime.monotonic_ms() < self._next_ms or life.earliest >= life.line.acked:
+        if life.runtime.monotonic_ms() < self._next_ms:
             return False
-        return self.age_us is not None
+        self._next_ms = life.runtime.monotonic_ms() + EVERY_MS
+        return life.line.acked != self._done_at and self.age_us is not None
 
     @property
     def age_us(self) -> int | None:
@@ -47,8 +49,7 @@ class Retention:
 
     async def apply(self) -> None:
         """Trim what may go. Raises: Refused, WoodpeckerError: not now."""
-        life, age_us = self._life, self.age_us
-        self._next_ms = life.runtime.monotonic_ms() + EVERY_MS
+        life, age_us, acked = self._life, self.age_us, self._life.line.acked
         if age_us is None:
             return
         found = (await life.tools.records.load(CHECKPOINTS.key(life.log.log_id))).record
@@ -57,8 +58,13 @@ class Retention:
         point = trim_point(
             found or CheckpointsRecord(), cursor_lows=(), retention_low=retention_low
         )
-        if point <= life.earliest:
-            return
+        if point > life.earliest:
+            await self._trim(point)
+        if kept_from == acked and life.earliest >= point:
+            self._done_at = acked  # all is old and gone: nothing more until something is written
+
+    async def _trim(self, point: int) -> None:
+        life = self._life
         await life.prove()  # only the owner trims
         report = await life.log.trim(point, hold=True)
         if report.trim_point < point and await self._let_go_of_old(point):

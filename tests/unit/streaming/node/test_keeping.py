@@ -130,6 +130,20 @@ async def test_a_cursor_is_made_attached_moved_and_fenced() -> None:
 
 
 @on_virtual_time
+async def test_a_replaced_owner_takes_no_offence_at_what_it_has_not_seen() -> None:
+    async with one_node() as (cluster, old):
+        await open_cursor(old)
+        new = await cluster.node("n2")
+        await cluster.assign(new)
+        producing = await produce(cluster, new)
+        ack = await producing.put(b"a")
+        with pytest.raises(Refused) as refused:
+            await commit(old, 1, Position(ack.seq + 1, low=ack.seq + 1))
+        assert refused.value.refusal.kind is Class.MOVED
+        await commit(new, 1, Position(ack.seq + 1, low=ack.seq + 1))
+
+
+@on_virtual_time
 async def test_the_log_cursor_stays_at_low_not_at_done() -> None:
     async with one_node() as (cluster, member):
         producing, other = await produce(cluster, member, "t"), await produce(cluster, member)
@@ -188,6 +202,9 @@ async def test_retention_trims_to_the_older_checkpoint_at_most() -> None:
         earliest = await cluster.log.earliest()
         record = await checkpoints(cluster)
         assert earliest == record.checkpoints[1].low
+        before = len(member.site.on_objects.requests)
+        await asyncio.sleep(600)
+        assert len(member.site.on_objects.requests) == before, "old and gone: nobody looks any more"
         refused = await (await Consuming(cluster, member).open()).subscribe(
             1, vcid=8, start=Start(form=StartForm.SEQ, value=earliest - 1)
         )
