@@ -34,10 +34,14 @@ async def test_from_other_shells_and_to_an_orderly_end(service, tmp_path):
     await shell("channel", "create", "orders")
     assert "sent 3 messages" in await shell("produce", "orders", stdin=b"a\nb\nc\n")
     lines = b'{"id": "k1"}\n{"id": "k2", "v": "\xc3\xbc"}\n'
-    await shell(
-        "produce", "orders", "--key-from", "id", "--type", "event", "--transaction",
-        "--producer", "billing", stdin=lines,
+    sent = await shell(
+        "--output", "json", "produce", "orders", "--key-from", "id", "--type", "event",
+        "--transaction", "--producer", "billing", stdin=lines,
     )  # fmt: skip
+    told = json.loads(sent)
+    assert (told["count"], told["producer"]) == (2, "billing")
+    txn = ("billing", str(told["epoch"]), str(told["transaction"]))
+    assert "is committed at" in await shell("txn", "describe", "orders", *txn)
     assert (await shell("consume", "orders")).encode() == b"a\nb\nc\n" + lines
     assert await shell("consume", "orders", "--key", "k1") == '{"id": "k1"}\n'
     found = await shell("consume", "orders", "--type", "event", "--format", "jsonl")

@@ -29,7 +29,7 @@ ZONES = 3
 DEFAULT_NODES = 3
 COORDINATORS = 2  # one leads, one stands by
 # Nobody is far away here: who is gone is noticed soon.
-SESSION_TTL_MS, BEAT_MS = 4_000, 1_000
+SESSION_TTL_MS, BEAT_MS = 6_000, 1_500
 JOURNAL_FILE_BYTES = 144 << 20  # holds the largest batch; each node reserves two, perhaps in memory
 _WEED_PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
 

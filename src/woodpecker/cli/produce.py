@@ -79,6 +79,9 @@ def produce(
         print_json(done)
     elif done.first is None or done.last is None:
         print("nothing was sent: the input is empty")
+    elif transaction:
+        txn = f"txn {name} {done.producer} {done.epoch} {done.transaction}"
+        print(f"sent {done.count} messages at seq {done.first.seq}, together: {txn}")
     else:
         print(f"sent {done.count} messages, seq {done.first.seq} .. {done.last.seq}")
     sys.stdout.flush()

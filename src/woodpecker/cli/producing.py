@@ -50,11 +50,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Produced:
-    """What was sent durably; of a transaction, ``first`` and ``last`` are its place."""
+    """What was sent durably, and by whom; of a transaction, ``first`` and ``last`` are its place."""
 
     count: int
     first: Place | None
     last: Place | None
+    producer: str
+    epoch: int
+    transaction: int | None = None  # its number
 
 
 async def send_input(client: StreamingClient, request: Request) -> Produced:
@@ -84,6 +87,7 @@ class _Sender:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
+        self._session = producer.session
         self._in_flight: deque[asyncio.Future[Position]] = deque()
         self._first: Position | None = None
         self._last: Position | None = None
@@ -112,7 +116,13 @@ class _Sender:
             if future.cancelled() or future.exception() is not None:
                 break
             self._note(future.result())
-        return Produced(count=self._count, first=_place(self._first), last=_place(self._last))
+        return Produced(
+            count=self._count,
+            first=_place(self._first),
+            last=_place(self._last),
+            producer=self._session.producer,
+            epoch=self._session.epoch,
+        )
 
     async def _submit(self, message: Message) -> None:
         while True:
@@ -141,8 +151,15 @@ async def _in_transaction(producer: Producer, feed: Feed, request: Request) -> P
         async for messages in _messages(feed, request):
             await _send_parts(transaction, messages)
             count += len(messages)
-    place = _place(transaction.position)
-    return Produced(count=count, first=place, last=place)
+    place, session = _place(transaction.position), producer.session
+    return Produced(
+        count=count,
+        first=place,
+        last=place,
+        producer=session.producer,
+        epoch=session.epoch,
+        transaction=0,  # the first one of this producer
+    )
 
 
 async def _send_parts(transaction: Transaction, messages: Sequence[Message]) -> None:
