@@ -171,6 +171,26 @@ class Gauge(Name):
         "consumers, at the tail or in its buffer (tail) or reading the log (catchup)",
     )
     STREAM_BUFFER_BYTES = "stream_buffer_bytes", "bytes", (), "held in tail buffers"
+    STREAM_LEADER = "stream_leader", "0 or 1", (), "whether this coordinator leads and may decide"
+    STREAM_ASSIGNMENTS = (
+        "stream_assignments",
+        "pchannels",
+        ("state",),
+        "pchannels by state; of the leader",
+    )
+    STREAM_NODES = (
+        "stream_nodes",
+        "nodes",
+        ("standing",),
+        "streaming nodes as the leader sees them: live, unsure, gone",
+    )
+    STREAM_BROADCASTS = (
+        "stream_broadcasts",
+        "broadcasts",
+        ("state",),
+        "unfinished broadcasts: waiting, pending, parked (a person must decide); of the leader",
+    )
+    STREAM_FOLLOWERS = "stream_followers", "streams", (), "clients that follow the leader's map"
 
 
 class Histogram(Name):

@@ -63,6 +63,7 @@ class Member:
                 PchannelLogs(client, roles.mode, settings.append_timeout_ms).make,
                 address=address,
                 settings=settings,
+                observer=observer,
             )
         if roles.node:
             self.node = StreamingNode(

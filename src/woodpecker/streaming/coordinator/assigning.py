@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -134,6 +135,10 @@ class Assigner:
     def records(self) -> Mapping[str, PchannelRecord]:
         """All of them, by name."""
         return {name: stored.record for name, stored in self._stored.items()}
+
+    def states(self) -> Counter[str]:
+        """How many are in which state."""
+        return Counter(stored.record.state for stored in self._stored.values())
 
     def reason(self, pchannel: str) -> str:
         """Of the newest failure, while it counts."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from woodpecker.core.backoff import delay_ms
 from woodpecker.core.ids import check_name
@@ -101,6 +103,11 @@ class BroadcastDesk:
         """Who holds and awaits what."""
         return self._locks
 
+    def states(self) -> Counter[str]:
+        """How many are in which state; waiting: not yet begun."""
+        records = [task.record for task in self._tasks.values()]
+        return Counter("waiting" if record is None else str(record.state) for record in records)
+
     # --- what is asked ---
 
     async def broadcast(self, request: Broadcast) -> BroadcastInfo:
@@ -124,7 +131,7 @@ class BroadcastDesk:
                 resources=tuple(sorted(set(request.resources))),
             )
             task = self._add(request.key, record.resources)
-            self._jobs.start(f"broadcast {request.key}", self._begin(task, record))
+            self._start(task, self._begin(task, record))
         return await self._follow(task)
 
     async def get(self, request: GetBroadcast) -> BroadcastInfo:
@@ -153,7 +160,7 @@ class BroadcastDesk:
         stored = await self._records.change(keys.broadcast(task.number), decide)
         task.record = stored.record
         task.settled.clear()
-        self._jobs.start(f"broadcast {task.key}", self._finish(task))
+        self._start(task, self._finish(task))
         return await self._follow(task)
 
     def _check(self, request: Broadcast) -> None:
@@ -224,6 +231,10 @@ class BroadcastDesk:
         self._tasks[task.ticket] = self._by_key[key] = task
         self._locks.join(task.ticket, resources)
         return task
+
+    def _start(self, task: _Task, work: Coroutine[Any, Any, None]) -> None:
+        if not self._jobs.start(f"broadcast {task.key}, {task.ticket}", work):
+            _abandon(task)  # this coordinator has stepped down meanwhile
 
     def _drop(self, task: _Task) -> None:
         """It is over; who waited for its resources looks again."""
@@ -379,9 +390,7 @@ class BroadcastDesk:
         finally:
             await self._jobs.stop()
             for task in self._tasks.values():
-                text = f"the coordinator steps down: another one goes on with {task.key!r}, ask it"
-                task.error = task.error or _refused(Class.UNKNOWN, text)
-                task.settled.set()
+                _abandon(task)
 
     async def _rebuild(self) -> None:
         """Fence older coordinators, then take over what they have begun, in the order of its ids."""
@@ -401,7 +410,7 @@ class BroadcastDesk:
             if record.state is BroadcastState.PARKED:
                 task.settled.set()
             else:
-                self._jobs.start(f"broadcast {record.key}", self._finish(task))
+                self._start(task, self._finish(task))
 
     async def _of_id(self, number: int) -> BroadcastRecord:
         """The record of a listed id: a tombstone, if it has none."""
@@ -415,6 +424,13 @@ class BroadcastDesk:
             unused = [number for number in self._counters.unfinished if number not in used]
         for number in unused:
             await self._take_over(number)
+
+
+def _abandon(task: _Task) -> None:
+    """Whoever waits is told that it may go on elsewhere."""
+    text = f"the coordinator steps down: another one goes on with {task.key!r}, ask it"
+    task.error = task.error or _refused(Class.UNKNOWN, text)
+    task.settled.set()
 
 
 def _listed(epoch: int, before: Counters | None) -> Counters:

@@ -23,6 +23,7 @@ class Jobs:
         self._runtime = runtime
         self._room = asyncio.Semaphore(at_once)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_over = False
 
     def __contains__(self, name: str) -> bool:
         return name in self._tasks
@@ -31,8 +32,8 @@ class Jobs:
         return len(self._tasks)
 
     def start(self, name: str, work: Coroutine[Any, Any, object]) -> bool:
-        """Begin it, unless one of this name runs."""
-        if name in self._tasks:
+        """Begin it, unless one of this name runs, or all have been stopped."""
+        if name in self._tasks or self._is_over:
             work.close()
             return False
         task = self._runtime.spawn(self._run(name, work), name)
@@ -40,7 +41,8 @@ class Jobs:
         return True
 
     async def stop(self) -> None:
-        """End all of them."""
+        """End all of them; no other begins."""
+        self._is_over = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -13,6 +13,8 @@ from typing import Any
 
 from woodpecker.core.backoff import delay_ms
 from woodpecker.errors import WoodpeckerError
+from woodpecker.observability.base import Observer
+from woodpecker.observability.names import Gauge
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming import requests
 from woodpecker.streaming.codec.records import FEATURES, POLICY
@@ -25,12 +27,16 @@ from woodpecker.streaming.coordinator.membership import Membership
 from woodpecker.streaming.coordinator.operating import Operations
 from woodpecker.streaming.coordinator.owners import Owners
 from woodpecker.streaming.coordinator.pchannels import MakeLog, Pchannels
-from woodpecker.streaming.core.records import Features, Policy
+from woodpecker.streaming.core.fleet import Standing
+from woodpecker.streaming.core.records import Assignment, Features, Policy
 from woodpecker.streaming.frames import Report
 from woodpecker.streaming.metadata.store import StreamRecords
 from woodpecker.streaming.ports import Dialer
 from woodpecker.streaming.requests import Request
 from woodpecker.streaming.settings import StreamSettings
+
+GAUGES_MS = 5_000.0
+BROADCAST_STATES = ("waiting", "pending", "parked")
 
 Handler = Callable[[Any], Awaitable[Any]]
 
@@ -57,9 +63,11 @@ class Office:
         epoch: int,
         may_decide: Callable[[], bool],
         on_deposed: Callable[[str], None],
+        observer: Observer,
     ) -> None:
         self._records = records
         self._runtime = runtime
+        self._observer = observer
         self.epoch = epoch
         self.may_decide = may_decide
         self.publisher = Publisher(runtime, epoch, self._report)
@@ -139,6 +147,7 @@ class Office:
             "assignment": self.assigner.run(),
             "channels": self.channels.run(),
             "broadcasts": self.broadcasts.run(),
+            "gauges": self._show_gauges(),
         }
         self._tasks = [
             self._runtime.spawn(self._watched(name, task), f"coordinator {self.epoch}: {name}")
@@ -158,6 +167,28 @@ class Office:
         except Exception:
             _log.exception("coordinator %d: %s failed", self.epoch, name)
             raise
+
+    async def _show_gauges(self) -> None:
+        try:
+            while True:
+                self._gauges()
+                await self._runtime.sleep_ms(GAUGES_MS)
+        finally:
+            self._gauges(is_over=True)
+
+    def _gauges(self, *, is_over: bool = False) -> None:
+        """How things are; what nobody leads any more is 0."""
+        gauge = self._observer.gauge
+        gauge(Gauge.STREAM_LEADER, not is_over and self.may_decide())
+        gauge(Gauge.STREAM_FOLLOWERS, self.publisher.streams)
+        counts = (
+            (Gauge.STREAM_ASSIGNMENTS, "state", Assignment, self.assigner.states()),
+            (Gauge.STREAM_NODES, "standing", Standing, self.membership.standings()),
+            (Gauge.STREAM_BROADCASTS, "state", BROADCAST_STATES, self.broadcasts.states()),
+        )
+        for name, label, values, count in counts:
+            for value in values:
+                gauge(name, 0 if is_over else count[value], **{label: value})
 
     async def _read_settings(self) -> None:
         """What people have decided before; until it is read the defaults hold."""

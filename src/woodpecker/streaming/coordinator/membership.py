@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from woodpecker.core.backoff import delay_ms
@@ -94,6 +95,11 @@ class Membership:
     def standing(self, node: str, incarnation: str) -> Standing:
         """Of one life of a node."""
         return self.fleet.standing(node, incarnation, self._runtime.monotonic_ms(), self._ttl_ms)
+
+    def standings(self) -> Counter[str]:
+        """How many nodes are in which standing."""
+        nodes = self.fleet.nodes.items()
+        return Counter(self.standing(name, node.record.incarnation) for name, node in nodes)
 
     def sight(self, owner: Owner, pchannel: str) -> Sight:
         """Of one owner of a pchannel."""

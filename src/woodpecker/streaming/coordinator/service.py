@@ -19,6 +19,7 @@ from woodpecker.errors import (
     WoodpeckerError,
 )
 from woodpecker.metadata.base import MetadataStore
+from woodpecker.observability.base import SILENT, Observer
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming import requests
 from woodpecker.streaming.codec.records import COORDINATOR
@@ -60,6 +61,7 @@ class Coordinator:
         *,
         address: str,
         settings: StreamSettings,
+        observer: Observer = SILENT,
     ) -> None:
         self._records = StreamRecords(store, runtime)
         self._runtime = runtime
@@ -67,6 +69,7 @@ class Coordinator:
         self._make_log = make_log
         self._address = address
         self._settings = settings
+        self._observer = observer
         self._token = runtime.token()
         self._seen: Seen[CoordinatorRecord] = Seen(record=None, version=None)
         self._sighting: Sighting | None = None
@@ -203,6 +206,7 @@ class Coordinator:
                 and election.may_decide(hold.proof_age_ms, self._settings.session_ttl_ms)
             ),
             on_deposed=end,
+            observer=self._observer,
         )
         _log.info("coordinator %d at %s leads", epoch, self._address)
         self._office = office

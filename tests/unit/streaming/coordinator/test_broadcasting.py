@@ -236,3 +236,19 @@ async def test_an_older_coordinator_takes_no_id_any_more() -> None:
         await world.ask(Broadcast(key="k", targets=NAMES, payload=b"1"))
     assert (await counters(world)) == newer
     await world.stop()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.1, 0.3, 0.5, 0.8])
+@on_virtual_time
+async def test_a_coordinator_that_steps_down_leaves_nobody_waiting_and_nothing_running(
+    after_s: float,
+) -> None:
+    world = await running()
+    world.faults.max_delay_ms = 100
+    request = Broadcast(key="k", targets=NAMES, payload=b"x")
+    asked = world.runtime.spawn(world.ask(request), "asked")
+    await world.sleep(after_s)
+    await world.coordinators["c1"].stop()
+    async with asyncio.timeout(5):
+        await asyncio.gather(asked, return_exceptions=True)
+    await world.stop()

@@ -201,7 +201,7 @@ class Chaos:
         assert len(orders["x"]) == len({info.id for info in infos}), "each once, under one id"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 2059])
 def test_chaos(seed: int) -> None:
     run(_chaos(seed))
 
