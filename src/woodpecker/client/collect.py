@@ -53,15 +53,20 @@ async def collect_log(
 
 async def _collect_objects(env: Environment, manifest: Manifest, objects: ObjectStore) -> int:
     count = 0
+    items: list[tuple[str, Item]] = []
     async for batch in _batches(objects, keys.log_prefix(manifest.log_id)):
-        items = [(info.key, item) for info in batch if (item := item_of(info)) is not None]
+        items = items[
+            -1:
+        ]  # once more: objects of one segment are told from each other side by side
+        items += [(info.key, item) for info in batch if (item := item_of(info)) is not None]
         collector = await _collector(env, manifest, [item for _, item in items])
         for key, item in items:
             if collector.is_from_the_future(item):
                 raise _older(env, manifest, f"{objects.url}/{key}")
-        doomed = [key for key, item in items if collector.is_garbage(item)]
+        doomed = {key for key, item in items if collector.is_garbage(item)}
         if doomed:
-            await objects.delete(doomed)
+            await objects.delete(sorted(doomed))
+            items = [(key, item) for key, item in items if key not in doomed]
         count += len(doomed)
     return count
 
@@ -89,15 +94,19 @@ async def _batches(objects: ObjectStore, prefix: str) -> AsyncIterator[list[Obje
 async def _collector(env: Environment, listed: Manifest, items: list[Item]) -> Collector:
     """A judge over the manifest as it is now, after the items were listed."""
     manifest = await env.catalog.read(listed.name, log_id=listed.log_id)
+    return await on_kept(env, manifest, lambda now: _judge(env, now, items))
+
+
+async def _judge(env: Environment, manifest: Manifest, items: list[Item]) -> Collector:
+    """With whatever must be looked up in pages."""
+    upper, paged = None, {}
     has_pages = any(isinstance(item, PageItem) for item in items)
-    return await on_kept(env, manifest, lambda now: _judge(env, now, has_pages=has_pages))
-
-
-async def _judge(env: Environment, manifest: Manifest, *, has_pages: bool) -> Collector:
-    upper = None
     if has_pages and any(page.level > 0 for page in manifest.pages):
         upper = {page.key: page async for page in env.history(manifest).inner_pages(manifest)}
-    return Collector(manifest, upper)
+    doubtful = Collector(manifest).doubtful(items)
+    if doubtful:
+        paged = {s.id: s async for s in env.segments(manifest) if s.id in doubtful}
+    return Collector(manifest, upper, paged)
 
 
 def item_of(info: ObjectInfo) -> Item | None:

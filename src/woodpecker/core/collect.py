@@ -16,7 +16,8 @@ End marks, objects of layers above, and keys this version does not know are neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from woodpecker.core.ids import State
@@ -78,13 +79,21 @@ class Collector:
         manifest: of a living log (no tombstone, no deletion under way).
         upper: references inside the pages of higher levels that the manifest names, by key. A page
             in the range of such a page counts as needed unless it was looked up here.
+        paged: segments inside pages, as far as they were looked up, by id. Sealed objects of others
+            count as needed.
     """
 
-    def __init__(self, manifest: Manifest, upper: Mapping[str, PageRef] | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        upper: Mapping[str, PageRef] | None = None,
+        paged: Mapping[int, Segment] | None = None,
+    ) -> None:
         assert not (manifest.is_tombstone or manifest.deleting), "that is for the deletion to judge"
         self._manifest = manifest
         self._upper = upper
         self._inline = {segment.id: segment for segment in manifest.segments}
+        self._paged = paged or {}
 
     def is_from_the_future(self, item: Item) -> bool:
         """Whether ``item`` proves that this manifest is older than the data beside it.
@@ -132,15 +141,27 @@ class Collector:
         return _is_done_with(segment) or item.token != segment.token
 
     def _sealed(self, item: SealedItem) -> bool:
-        segment = self._inline.get(item.segment_id)
+        segment = self._inline.get(item.segment_id) or self._paged.get(item.segment_id)
         if segment is None:
             return self._is_over(item.segment_id) and not self._is_paged(item.segment_id)
         if segment.end is None:
             return False  # a taker-over may make E safe by uploading before its CAS
         return (item.end_seq, item.digest) != (segment.end.seq, segment.end.digest)
 
+    def doubtful(self, items: Iterable[Item]) -> set[int]:
+        """Paged segments with several sealed objects among ``items``: they should be looked up.
+
+        The manifest names one of each; others were uploaded by take-overs that came to another E.
+        """
+        counts = Counter(item.segment_id for item in items if isinstance(item, SealedItem))
+        return {
+            segment_id
+            for segment_id, count in counts.items()
+            if count > 1 and segment_id not in self._inline and self._is_paged(segment_id)
+        }
+
     def _is_paged(self, segment_id: int) -> bool:
-        """Whether a page refers to the segment. (Its one object with another E went while inline.)"""
+        """Whether a page refers to the segment."""
         return segment_id >= self._manifest.anchor.first_segment and any(
             page.first_segment <= segment_id <= page.last_segment for page in self._manifest.pages
         )

@@ -20,8 +20,8 @@ from tests.unit.client.background_kit import (
     payload,
 )
 
+from woodpecker.client import collect, sealing
 from woodpecker.client import retention as retention_jobs
-from woodpecker.client import sealing
 from woodpecker.client.background import BackgroundWorker
 from woodpecker.client.collect import collect_log
 from woodpecker.client.deletion import GRAVE_MS, delete_log
@@ -250,6 +250,28 @@ async def test_the_sweep_gets_over_pages_that_were_trimmed_away_inside_an_upper_
     await run(world.env())
     await check_sound(world.env(), log, next_seq=48)
     assert await orphans(world.env(), world, log) == []
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 1000])
+async def test_a_sealed_object_with_another_end_goes_though_its_segment_is_in_a_page(
+    monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """Simulator, seed 2937: uploaded by a take-over that came to another end, and found too late."""
+    monkeypatch.setattr(retention, "INLINE_SEALED_MAX", 1)
+    monkeypatch.setattr(retention, "PAGE_SEGMENTS", 2)
+    monkeypatch.setattr(collect, "BATCH_OBJECTS", batch)
+    world, log = await made(6)
+    await run(world.env())
+    env = world.env()
+    objects = env.places.objects("")
+    for segment in [segment async for segment in env.segments(await log._manifest())][:4]:
+        assert segment.end is not None
+        for seq in (segment.end.seq - 1, segment.end.seq + 1):
+            await objects.create(keys.sealed(log.log_id, segment.id, seq, "ab" * 16), b"left over")
+    assert len(await orphans(env, world, log)) == 8
+    assert await collect.collect_log(env, NAME) == 8
+    assert await orphans(env, world, log) == []
+    await check_sound(world.env(), log, next_seq=24)
 
 
 # --- deletion ----------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ class Nemesis:
         self._replace = replace
         self._trap: _Trap | None = None
         self.sleepers: dict[str, Machine] = {}
+        self._late_sleepers: set[str] = set()
         for server in world.servers:
             server.ambush = self
 
@@ -74,12 +75,11 @@ class Nemesis:
         for server in self._world.servers:
             server.heal()
 
-    def wake_all(self) -> None:
-        """Everybody who was stopped goes on."""
-        sleepers, self.sleepers = self.sleepers, {}
-        for machine in sleepers.values():
-            self._world.say("world", f"{machine} wakes")
-            machine.process.wake()
+    def wake_all(self, *, late: bool = True) -> None:
+        """Everybody who was stopped goes on; without ``late``, only who would soon do so by himself."""
+        for name, machine in list(self.sleepers.items()):
+            if late or name not in self._late_sleepers:
+                self._wake(machine)
 
     # --- strikes ---
 
@@ -126,6 +126,8 @@ class Nemesis:
         self.sleepers[machine.name] = machine
         if for_s < float("inf"):
             self._world.loop.at_ms(for_s * 1000, self._wake, machine)
+        else:
+            self._late_sleepers.add(machine.name)
         if is_long:
             self._replace(machine)  # whoever runs it takes it for dead
 

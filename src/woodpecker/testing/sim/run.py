@@ -236,8 +236,7 @@ class Show:
             self._node_nemesis.stop()
         for machine in self._world.machines.values():
             machine.calm()
-        if not self._plan.late_sleepers:
-            self._nemesis.wake_all()
+        self._nemesis.wake_all(late=not self._plan.late_sleepers)
 
     def _working(self) -> list[Machine]:
         return [

@@ -37,6 +37,7 @@ class WriterRole(Role):
         if self.plan.producers and self.rng.random() < 0.7:
             producer = f"{PRODUCER}{self.slot}"
         number = self.recorder.call("open")
+        self._opened = self.state  # by the time it has opened, a new log may have the name
         try:
             writer = await log.open_writer(producer=producer)
         except WoodpeckerError as error:
@@ -44,7 +45,7 @@ class WriterRole(Role):
             self.bear(error)
             return None
         self.recorder.ok(number, writer.next_seq, epoch=writer.epoch)
-        self.state.newest_epoch = max(self.state.newest_epoch, writer.epoch)
+        self._opened.newest_epoch = max(self._opened.newest_epoch, writer.epoch)
         self._given: dict[int, Item] = {}
         self._producer = producer
         return writer
@@ -75,7 +76,7 @@ class WriterRole(Role):
     async def _end(self, writer: LogWriter) -> None:
         if writer.ended_by is not None:
             return
-        self.state.is_ended = True
+        self._opened.is_ended = True
         number = self.recorder.call("end")
         await self.told(number, writer.end_log, as_is)
 
@@ -180,11 +181,13 @@ class WriterRole(Role):
     async def _produce(self, writer: LogWriter) -> None:
         """Each batch of the session until it is acknowledged; the next life goes on with the same."""
         assert self._producer is not None
-        pending = self.state.producers
+        pending = self._opened.producers
         batch = pending.get(self._producer)
         if batch is None:
             batch = pending[self._producer] = Batch(0, [self.make()])
-        is_newest = writer.epoch == self.state.newest_epoch  # who slept since he opened knows less
+        is_newest = (
+            writer.epoch == self._opened.newest_epoch
+        )  # who slept since he opened knows less
         if is_newest and writer.next_sequence not in (batch.sequence, batch.sequence + 1):
             self.machine.world.fail(
                 "I1", f"{self.machine.name}: {self._producer} is at {writer.next_sequence}, its "
