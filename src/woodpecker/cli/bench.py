@@ -201,7 +201,7 @@ def peers(
         size=size,
         in_flight=in_flight or (1, 64),
         rates=rate or (),
-        warm_up_s=0.3 if quick else 3.0,
+        warm_up_s=0.3 if quick else 2.0,
         kafka=kafka,
         pulsar=pulsar,
     )
