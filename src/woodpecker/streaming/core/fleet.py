@@ -87,8 +87,15 @@ class Fleet:
             record.is_up
             and not (record.draining or record.frozen)
             and record.features_min <= level <= record.features_max
-            and abs(seen.clock_off_us) <= CLOCK_LIMIT_US
+            and abs(seen.clock_off_us - self._usual_clock_off_us(now_ms)) <= CLOCK_LIMIT_US
         )
+
+    def _usual_clock_off_us(self, now_ms: float) -> int:
+        """Of the clock that most agree on: this coordinator's own may be the wrong one."""
+        found = [seen.clock_off_us for seen in self.nodes.values() if seen.is_heard(now_ms)]
+        if len(found) % 2 == 0:
+            found.append(0)  # ours: the median is one that somebody has
+        return sorted(found)[len(found) // 2]
 
 
 def looked_at(

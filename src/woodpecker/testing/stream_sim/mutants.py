@@ -160,7 +160,8 @@ def stream_checkpoints_without_sessions() -> Patches:
     def poor(fold: Fold) -> bytes:
         fold = fold.copy()
         fold.sessions, fold.open = {}, {}
-        return encode(fold)
+        data: bytes = encode(fold)
+        return data
 
     return [(checkpoints, "encode_checkpoint", poor)]
 

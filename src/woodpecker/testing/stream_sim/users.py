@@ -212,6 +212,8 @@ class SubscriberUser:
                                 break
                 except BORNE as error:
                     self._town.coverage[f"subscriber ended: {error.code}"] += 1
+                    if self._machine.name not in self._town.newest.values():
+                        return  # it slept, and another one has taken the cursor over
                 await asyncio.sleep(AGAIN_S)
 
 

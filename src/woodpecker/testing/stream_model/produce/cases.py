@@ -87,7 +87,7 @@ PRODUCE = cases.Part(
         _world("transaction", COMMITS),
         _world("transaction", COMMITS_SLOWLY),
         _world("read point", READS),
-        _world("all of it", replace(CRASHES, terms=3, fails=1), is_large=True),
+        _world("all of it", replace(CRASHES, fails=1, cuts=2), is_large=True),
     ),
     mutants=(
         _mutant("the log is opened without a claim", PLAIN, claim_allows=mutants.every_claim),
