@@ -50,6 +50,7 @@ class Workers:
         self._zygote: asyncio.subprocess.Process | None = None
         self._signals: socket.socket | None = None
         self._lock = asyncio.Lock()
+        self._look_lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._signals = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -91,10 +92,9 @@ class Workers:
     async def wait(self, worker: Worker, timeout_s: float = WAIT_S) -> int:
         """Wait for its end. Raises: TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            while worker.status is None:
-                worker.status = await self._ask({"poll": worker.pid})
-                if worker.status is None:
-                    await asyncio.sleep(POLL_S)
+            while not await self._has_ended(worker):  # noqa: ASYNC110  another process sets it
+                await asyncio.sleep(POLL_S)
+        assert worker.status is not None
         return worker.status
 
     async def heard(self, worker: Worker, word: str, timeout_s: float = WAIT_S) -> bool:
@@ -114,9 +114,14 @@ class Workers:
         return await self._has_ended(worker) and bool(worker.status)
 
     async def _has_ended(self, worker: Worker) -> bool:
-        if worker.status is None:
-            worker.status = await self._ask({"poll": worker.pid})
+        # who gives up waiting must not take the answer away: it is told once
+        await asyncio.shield(asyncio.ensure_future(self._look(worker)))
         return worker.status is not None
+
+    async def _look(self, worker: Worker) -> None:
+        async with self._look_lock:
+            if worker.status is None:
+                worker.status = await self._ask({"poll": worker.pid})
 
     async def _ask(self, request: object) -> int | None:
         assert self._zygote is not None
