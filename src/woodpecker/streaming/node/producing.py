@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from woodpecker.errors import InvalidRequest, Overloaded, WoodpeckerError
+from woodpecker.errors import InvalidRequest, NotWritten, WoodpeckerError
 from woodpecker.streaming import frames
 from woodpecker.streaming.core.admission import Admit, Asked, Refuse, Repeat, gone, judge, open_txn
 from woodpecker.streaming.core.facts import Data
@@ -19,7 +19,7 @@ from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.core.tables import Result
 from woodpecker.streaming.node.columns import batch_type, headers_of, problem_of
 from woodpecker.streaming.node.life import Life
-from woodpecker.streaming.node.line import Answer, moved, refusal_of
+from woodpecker.streaming.node.line import Answer, Line, moved, refusal_of
 from woodpecker.streaming.node.outbox import Outbox
 from woodpecker.streaming.node.pieces import ENTRY_OVERHEAD_BYTES, Ephemeral, size_of
 from woodpecker.streaming.ports import Stream
@@ -222,7 +222,7 @@ class Production:
             headers = headers_of(batch.messages, data.type)
             facts = life.line.write(admit, batch.messages, size, answer, headers)
         except WoodpeckerError as error:
-            refusal = _refusal_of(error)
+            refusal = _refusal_of(error, life.line)
             life.line.after_all(lambda _: answer(refusal))
             return
         ack = _ack(batch, life.line.fold.sessions[data.producer].results[-1])
@@ -259,7 +259,7 @@ class Production:
         try:
             tick = self._life.line.unpersisted_tick()
         except WoodpeckerError as error:
-            self._refuse(session, sequence, _refusal_of(error), cost)
+            self._refuse(session, sequence, _refusal_of(error, self._life.line), cost)
             return None
         if tick is None:
             self._refuse(session, sequence, moved("this owner leaves"), cost)
@@ -292,7 +292,7 @@ class Production:
         try:
             line.write_control(body)
         except WoodpeckerError as error:
-            self._refuse(frame.session, -1, _refusal_of(error))
+            self._refuse(frame.session, -1, _refusal_of(error, line))
             return
         self._life.timers.decided()
         self._attached(frame.session, granted(line.fold, frame.producer))
@@ -368,9 +368,9 @@ def _refused(session: int, sequence: int, refusal: Refusal) -> frames.BatchRefus
     return frames.BatchRefused(session=session, sequence=sequence, refusal=refusal)
 
 
-def _refusal_of(error: WoodpeckerError) -> Refusal:
+def _refusal_of(error: WoodpeckerError, line: Line) -> Refusal:
     """Of a batch that was not taken by the line."""
-    if isinstance(error, Overloaded):
+    if isinstance(error, NotWritten) and line.ended is None:  # no room in the queue or on the disk
         return Refusal(kind=Class.LATER, message=str(error), after_ms=LATER_MS)
     if isinstance(error, InvalidRequest):
         return Refusal(kind=Class.INVALID, message=str(error))

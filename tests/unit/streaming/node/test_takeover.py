@@ -310,3 +310,42 @@ async def test_a_replaced_owner_knows_neither_sessions_nor_tails() -> None:
                 answer = await consuming.subscribe(2, stop=Stop(form=EndForm.TAIL))
             assert is_class(answer, Class.MOVED), (case, answer)
             await consuming.close()
+
+
+@on_virtual_time
+async def test_a_full_disk_refuses_for_now_and_ends_nothing() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member, "billing")
+        await producing.put(b"0")
+        member.site.disk.is_full = True
+        batches = [await producing.send(b"%d" % n) for n in range(1, 4)]
+        kinds = [(await producing.refusal()).refusal.kind for _ in range(3)]
+        assert kinds == [Class.LATER, Class.GAP, Class.GAP]
+        member.site.disk.is_full = False
+        for batch in batches:
+            await producing.stream.send(batch)
+        assert [(await producing.ack()).sequence for _ in range(3)] == [1, 2, 3]
+        assert await stored(cluster) == [b"0", b"1", b"2", b"3"]
+
+
+@on_virtual_time
+async def test_a_writer_that_will_not_close_does_not_hold_up_the_next_owner() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        await producing.put(b"0")
+        member.site.disk.is_held = True
+        await producing.send(b"1")
+        await asyncio.sleep(0.1)
+        at = asyncio.get_running_loop().time()
+        await cluster.release(member)
+        await until(lambda: member.state == "closed")
+        assert asyncio.get_running_loop().time() - at < 11
+        with pytest.raises(Refused) as refused:  # cut: nobody knows what became of it
+            await producing.answer()
+        assert refused.value.refusal.kind is Class.UNKNOWN
+        new = await cluster.node("n2")
+        await cluster.assign(new)
+        member.site.disk.let_go()
+        await asyncio.sleep(1)
+        found = await stored(cluster)
+        assert found in ([b"0"], [b"0", b"1"])
