@@ -35,6 +35,11 @@ class MemoryPlace:
         return "nowhere:1"
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
 class GrpcPlace:
     def __init__(self, access=None):
         self._access = access
@@ -73,8 +78,7 @@ class TestGrpc(StreamTransportSuite):
 
 class TestGrpcWithTlsAndToken(StreamTransportSuite):
     @pytest.fixture
-    def place(self, tmp_path_factory):
-        files = make_certificates(tmp_path_factory.mktemp("tls"))
+    def place(self, files):
         access = Access(
             secret=b"only we know",
             tls_ca=files.ca_file,

@@ -30,6 +30,7 @@ from woodpecker.streaming.transport.services import Services, StreamKind, ended,
 CAPACITY = 2  # frames that wait beside gRPC's own buffers
 # gRPC tells of a cancelled call first as of one whose client has closed, then, at once, of the cancellation.
 CLOSE_PAUSE_MS = 50
+GOODBYE_S = 0.5  # for clients to be told; without it gRPC shouts at them
 
 
 class GrpcServer:
@@ -85,7 +86,7 @@ class GrpcServer:
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        await self._server.stop(None)
+        await self._server.stop(GOODBYE_S)
 
     # --- for the methods ---
 

@@ -101,6 +101,15 @@ async def test_an_address_in_use_is_told():
             GrpcServer(address, SystemRuntime())
 
 
+async def test_a_server_that_never_served_gives_its_port_back():
+    server = GrpcServer("127.0.0.1:0", SystemRuntime())
+    await server.close()
+    again = GrpcServer(server.address, SystemRuntime())
+    await again.start(Service().all)
+    assert await outcome(again.address) is None
+    await again.close()
+
+
 async def test_a_tls_server_needs_a_certificate(files):
     with pytest.raises(InvalidRequest, match="tls_cert"):
         GrpcServer("127.0.0.1:0", SystemRuntime(), Access(tls_ca=files.ca_file))
