@@ -92,10 +92,10 @@ class Fleet:
 
     def _usual_clock_off_us(self, now_ms: float) -> int:
         """Of the clock that most agree on: this coordinator's own may be the wrong one."""
-        found = [seen.clock_off_us for seen in self.nodes.values() if seen.is_heard(now_ms)]
-        if len(found) % 2 == 0:
-            found.append(0)  # ours: the median is one that somebody has
-        return sorted(found)[len(found) // 2]
+        heard = [seen.clock_off_us for seen in self.nodes.values() if seen.is_heard(now_ms)]
+        found = sorted([0, *heard])
+        middle = found[(len(found) - 1) // 2], found[len(found) // 2]
+        return min(middle, key=abs)  # of two the one nearer to ours
 
 
 def looked_at(

@@ -152,7 +152,8 @@ def test_mass_loss_believed_is_caught() -> None:
 
 def test_a_coordinator_whose_own_clock_is_wrong_still_gives_nodes_work() -> None:
     hours_us = 3 * 3_600_000_000
-    for count in (1, 2, 3):
+    watch = Watch(2)
+    for count in (2, 3):
         watch = Watch(count)
         for name in watch.records:
             watch.fleet = fleet.heard(watch.fleet, name, "a", watch.now_ms, clock_off_us=hours_us)
