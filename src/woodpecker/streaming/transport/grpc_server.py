@@ -54,6 +54,7 @@ class GrpcServer:
         self._tasks: dict[int, asyncio.Task[Any]] = {}
         self._ends: dict[int, _ServerEnd] = {}
         self._made = 0
+        self._has_served = False
         guards = [_Guard(access.secret)] if access.secret else []
         self._server = grpc.aio.server(interceptors=guards, options=settings.server_options())
         self.address = f"{address.rpartition(':')[0]}:{self._bind(address, access)}"
@@ -78,9 +79,12 @@ class GrpcServer:
         names = (*(service.full_name for service in SERVICES), reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         await self._server.start()
+        self._has_served = True
 
     async def close(self) -> None:
         """Cut all streams and calls, wait for what served them, free the port."""
+        if not self._has_served:
+            await self._server.start()  # or gRPC would not let go of the port
         for end in list(self._ends.values()):
             end.cut()
         for task in list(self._tasks.values()):
