@@ -8,8 +8,10 @@ from woodpecker.streaming.codec.column import KEY_HEADER, entry_headers
 from woodpecker.streaming.core.refusals import Class, Refusal
 from woodpecker.streaming.core.values import Properties
 from woodpecker.streaming.frames import Messages
+from woodpecker.streaming.node.pieces import PAIR_OVERHEAD_BYTES
 from woodpecker.streaming.settings import StreamSettings
 
+TYPE_MAX_CHARS = 256
 _RESERVED = KEY_HEADER[:1]
 
 
@@ -19,13 +21,16 @@ def problem_of(messages: Messages, settings: StreamSettings) -> Refusal | None:
     for column in (messages.keys, messages.properties, messages.types):
         if column and len(column) != count:
             return _invalid(f"a column of {len(column)} for {count} messages")
+    longest = max(map(len, messages.types), default=0)
+    if longest > TYPE_MAX_CHARS:
+        return _invalid(f"a type of {longest} characters; allowed are {TYPE_MAX_CHARS}")
     largest = max(map(len, messages.keys), default=0)
     if largest > settings.key_max_bytes:
         return _invalid(f"a key of {largest} bytes; allowed are {settings.key_max_bytes}")
     for pairs in messages.properties:
         size = 0
         for name, value in pairs:
-            size += len(name) + len(value)
+            size += len(name) + len(value) + PAIR_OVERHEAD_BYTES
             if name.startswith(_RESERVED):
                 return _invalid(
                     f"property {name!r}: names that begin with a zero byte are reserved"

@@ -7,6 +7,7 @@ whole stream where it can be, and for those who are behind one by one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 
 from woodpecker.errors import WoodpeckerError
@@ -21,6 +22,8 @@ from woodpecker.streaming.node.starts import begin_of, channel_of
 from woodpecker.streaming.ports import Stream
 
 MOST_BACKLOG = 10_000  # frames
+_log = logging.getLogger("woodpecker.streaming")
+
 PROGRESS_MS = 1000.0  # without data, everybody hears this often
 
 
@@ -79,21 +82,27 @@ class Consumption:
 
     async def _receive(self) -> None:
         try:
-            while (frame := await self._stream.receive()) is not None:
-                match frame:
-                    case frames.Subscribe():
-                        self._subscribe(frame)
-                    case frames.Credit():
-                        self._credit(frame)
-                    case frames.Unsubscribe(consumer=number):
-                        self._unsubscribe(number)
-                    case frames.AskProgress():
-                        self._tell()
-                    case frames.Close():
-                        break
-        except Refused:
+            await self._receive_all()
+        except Refused:  # the client has gone
             self._outbox.end()
-            return
+        except Exception:  # noqa: BLE001  the log says why, the client sees a cut
+            _log.exception("a Consume stream of %s failed", self._life.name)
+            self._stream.cut()
+            self._outbox.end()
+
+    async def _receive_all(self) -> None:
+        while (frame := await self._stream.receive()) is not None:
+            match frame:
+                case frames.Subscribe():
+                    self._subscribe(frame)
+                case frames.Credit():
+                    self._credit(frame)
+                case frames.Unsubscribe(consumer=number):
+                    self._unsubscribe(number)
+                case frames.AskProgress():
+                    self._tell()
+                case frames.Close():
+                    break
         self._outbox.end(frames.Closed())
 
     def _credit(self, frame: frames.Credit) -> None:
@@ -141,6 +150,11 @@ class Consumption:
             return
         except WoodpeckerError as error:
             self._refuse(place, refusal_from(error))
+            return
+        except Exception as error:  # noqa: BLE001  the client is told, the log says why
+            _log.exception("a consumer of %s could not begin", life.name)
+            text = f"it could not begin, for an internal error: {error!r}"
+            self._refuse(place, Refusal(kind=Class.UNKNOWN, message=text))
             return
         if self._places.get(wish.consumer) is not place:
             return

@@ -116,6 +116,7 @@ class Life:
         self._joined = 0
         self._closing: Refusal | None = None
         self._is_closed = False
+        self._signalled = -1
         self._room = asyncio.Event()
 
     # --- begin and end ---
@@ -279,7 +280,8 @@ class Life:
             elif self.audience.wants_ticks:
                 self._write_limit()
                 self._steps = self._steps.doubled()
-        return line.signal
+        self._signalled = max(self._signalled, line.signal)  # what was true stays true
+        return self._signalled
 
     def _write_limit(self) -> None:
         try:

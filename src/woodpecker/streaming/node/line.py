@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from woodpecker import LogWriter
-from woodpecker.errors import Fenced, NotWritten, OutcomeUnknown, WoodpeckerError
+from woodpecker.errors import Fenced, InvalidRequest, NotWritten, OutcomeUnknown, WoodpeckerError
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.codec.column import encode_column
 from woodpecker.streaming.core.admission import Admit, data_facts, facts_of
@@ -30,6 +30,7 @@ from woodpecker.streaming.node.pieces import ENTRY_OVERHEAD_BYTES, Piece, type_o
 Answer = Callable[[Refusal | None], None]
 """Called once: with None when it is so, or with what became of it instead."""
 
+COLUMN_MAX_BYTES = 64 << 10  # what the log takes beside a batch
 NOTHING = Messages(payloads=[b""])  # the entry of a batch without messages
 
 
@@ -218,6 +219,8 @@ class Line:
             self.end(NotWritten("batches before this one were refused by the writer"))
             raise NotWritten("this owner's life has ended; a new one begins")
         column = encode_column(facts.column)
+        if len(column) > COLUMN_MAX_BYTES:
+            raise InvalidRequest(f"names in this batch take {len(column)} bytes: shorten them")
         self._writer.reserve(size_bytes)
         size_bytes += ENTRY_OVERHEAD_BYTES * facts.count
         self.fold.apply(

@@ -12,6 +12,7 @@ from woodpecker.streaming.core.values import Properties
 from woodpecker.streaming.frames import Messages
 
 ENTRY_OVERHEAD_BYTES = 64  # what an entry costs besides its bytes, about
+PAIR_OVERHEAD_BYTES = 16  # and a property
 
 
 class Piece:
@@ -78,12 +79,12 @@ def size_of_facts(facts: Facts) -> int:
 
 
 def size_of(messages: Messages) -> int:
-    """Bytes of payloads, keys and properties."""
+    """Bytes of payloads, keys and properties, and what properties cost besides."""
     size = sum(map(len, messages.payloads))
     if messages.keys:
         size += sum(map(len, messages.keys))
     for pairs in messages.properties:
-        size += sum(len(name) + len(value) for name, value in pairs)
+        size += sum(len(name) + len(value) + PAIR_OVERHEAD_BYTES for name, value in pairs)
     return size
 
 

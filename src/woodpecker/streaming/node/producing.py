@@ -7,6 +7,7 @@ await. Waiting is done before: while too much of this stream is unanswered, noth
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ from woodpecker.streaming.ports import Stream
 
 CREDIT_BYTES = 16 << 20  # unanswered on one stream
 LATER_MS = 100
+PRODUCER_MAX_CHARS = 200
+
+_log = logging.getLogger("woodpecker.streaming")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +93,24 @@ class Production:
 
     async def _receive(self) -> None:
         try:
-            while (frame := await self._stream.receive()) is not None:
-                while self._unanswered_bytes > CREDIT_BYTES:
-                    self._answered.clear()
-                    await self._answered.wait()
-                if isinstance(frame, frames.Batch) and self._life.line.queued_bytes:
-                    await self._life.wait_for_room(_cost_of(frame))
-                self._take(frame)
-                if self._is_closing:
-                    break
-        except Refused:
+            await self._receive_all()
+        except Refused:  # the client has gone
             self._outbox.end()
-            return
+        except Exception:  # noqa: BLE001  the log says why, the client sees a cut
+            _log.exception("a Produce stream of %s failed", self._life.name)
+            self._stream.cut()
+            self._outbox.end()
+
+    async def _receive_all(self) -> None:
+        while (frame := await self._stream.receive()) is not None:
+            while self._unanswered_bytes > CREDIT_BYTES:
+                self._answered.clear()
+                await self._answered.wait()
+            if isinstance(frame, frames.Batch) and self._life.line.queued_bytes:
+                await self._life.wait_for_room(_cost_of(frame))
+            self._take(frame)
+            if self._is_closing:
+                break
         self._is_closing = True
         self._close_if_answered()
 
@@ -185,6 +195,8 @@ class Production:
             problem = Refusal(
                 kind=Class.INVALID, message=f"session {batch.session} was not attached"
             )
+        elif batch.sequence < 0 and not batch.ephemeral:
+            problem = Refusal(kind=Class.INVALID, message=f"sequence {batch.sequence}: from 0 on")
         if problem is not None or session is None:
             assert problem is not None
             self._refuse(batch.session, batch.sequence, problem, cost)
@@ -271,6 +283,9 @@ class Production:
         line = self._life.line
         if self._life.refusal is not None:
             self._refuse(frame.session, -1, self._life.refusal)
+        elif len(frame.producer) > PRODUCER_MAX_CHARS:
+            text = f"a producer id of {len(frame.producer)} characters; allowed are {PRODUCER_MAX_CHARS}"
+            self._refuse(frame.session, -1, Refusal(kind=Class.INVALID, message=text))
         elif frame.producer and frame.epoch < 0:
             self._grant(frame)
         elif frame.producer:
