@@ -130,7 +130,7 @@ class Flight:
         self.expected = 0  # sequence of the next one to be acknowledged
         self.is_forgotten = False  # a new session has to be taken, when nothing is out
         self._next = 0
-        self._has_hole = False
+        self._hole_at: int | None = None  # the lowest number that was given up
         self._broken: set[int] = set()  # transactions that lost a batch
         self._paused_until_ms = 0.0
 
@@ -159,6 +159,27 @@ class Flight:
         """Whether each batch that was sent is answered."""
         return not any(draft.is_out for draft in self.flying)
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a batch behind the hole was cut: it may still come to its owner under its old number.
+
+        With another number it could then be written twice, so the hole cannot be closed.
+        """
+        at = self._hole_at
+        return at is not None and any(d.was_cut and d.sequence > at for d in self.flying)
+
+    def leave_hole(self, *, may_renew: bool) -> bool:
+        """Give the session up: what is behind the hole was never written in it, and never will be.
+
+        Returns: whether to take a new session for it, if ``may_renew``; else this one is over.
+        """
+        at = self._hole_at
+        assert at is not None
+        for draft in self.flying:
+            draft.was_cut = draft.was_cut and draft.sequence < at
+        self.is_forgotten = may_renew and not self.has_cut
+        return self.is_forgotten
+
     def begin(self, next_sequence: int) -> None:
         """A new session: all unanswered batches belong to it from now on."""
         assert self.is_quiet
@@ -176,7 +197,7 @@ class Flight:
 
     def next_draft(self, now_ms: float) -> Draft | None:
         """What to send next, or None. It counts as sent by ``sent``; until then it may stay here."""
-        if self.is_forgotten or (self._has_hole and not self._close_hole()):
+        if self.is_forgotten or (self._hole_at is not None and not self._close_hole()):
             return None
         for draft in self.flying:
             if not draft.is_out:
@@ -265,7 +286,8 @@ class Flight:
             self.waiting.remove(draft)
         else:
             self.flying.remove(draft)
-            self._has_hole = True
+            at = self._hole_at
+            self._hole_at = draft.sequence if at is None else min(at, draft.sequence)
         if draft.abort:
             self._broken.discard(draft.txn)
         elif draft.txn != NO_TXN:
@@ -312,7 +334,7 @@ class Flight:
         return drafts
 
     def _close_hole(self) -> bool:
-        if not self.is_quiet:
+        if not self.is_quiet or self.is_stuck:
             return False
         self._renumber()
         return True
@@ -321,4 +343,4 @@ class Flight:
         for number, draft in enumerate(self.flying, self.expected):
             draft.sequence = number
         self._next = self.expected + len(self.flying)
-        self._has_hole = False
+        self._hole_at = None

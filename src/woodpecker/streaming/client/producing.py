@@ -177,6 +177,7 @@ class ProduceLane:
             for session in self._sessions.values():
                 session.standing = Standing.AWAY
                 session.lose(session.flight.on_break())
+                self._leave_hole(session)
             await asyncio.gather(sender, return_exceptions=True)
 
     async def _send(self, link: _Link) -> None:
@@ -311,6 +312,7 @@ class ProduceLane:
         match verdict:
             case Verdict.DROP:
                 session.fail(draft, as_error(refusal, session.what))
+                self._leave_hole(session)
             case Verdict.RENEW:
                 session.standing = Standing.AWAY
             case Verdict.END:
@@ -340,6 +342,11 @@ class ProduceLane:
             self._wake(session)
         else:
             self._end(session, refusal)
+
+    def _leave_hole(self, session: Session) -> None:
+        why = session.leave_hole()
+        if why is not None:
+            self._end(session, why)
 
     # --- commits whose session cannot tell any more ---
 
@@ -397,6 +404,7 @@ class ProduceLane:
             due_ms = now_ms + self._env.timeout_ms  # of whatever is put in from now on
             for session in list(self._sessions.values()):
                 session.give_up_late(now_ms, self._route.refusal)
+                self._leave_hole(session)
                 due_ms = min([due_ms, *(draft.deadline_ms for draft in session.flight.drafts())])
             await self._env.runtime.sleep_ms(max(1.0, due_ms - now_ms))
 

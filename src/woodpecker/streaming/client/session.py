@@ -215,6 +215,18 @@ class Session:
             return None
         return refusal
 
+    def leave_hole(self) -> Refusal | None:
+        """Go on with a new session if this one is stuck behind a hole. Returns: why it is over, if not."""
+        if not self.flight.is_stuck:
+            return None
+        may_renew = self.is_anonymous and not self.transactions
+        if self.flight.leave_hole(may_renew=may_renew):
+            self.standing = Standing.AWAY
+            self._wake(self)
+            return None
+        text = "a batch was given up while later ones were under way on a stream that was cut"
+        return Refusal(kind=Class.INVALID, message=text)
+
     def acknowledge(self, draft: Draft, ack: Ack, term: int) -> None:
         """It is durable."""
         self.room.leave(draft.size_bytes)

@@ -191,6 +191,43 @@ async def test_what_is_refused_leaves_no_gap_behind() -> None:
         ]
 
 
+@pytest.mark.parametrize("name", [None, "billing"])
+def test_what_is_behind_a_refused_batch_is_not_given_its_number_if_it_was_cut(
+    name: str | None,
+) -> None:
+    """It may still be in the buffers of its owner, under its old number: it would be written twice."""
+
+    async def story() -> None:
+        async with serving() as (service, client):
+            producer = await _opened(client, name)
+            service.judge = lambda batch: (
+                refusal(Class.INVALID) if b"bad" in batch.messages.payloads else None
+            )
+
+            async def fault(stream: Any) -> None:  # "good" is not looked at any more
+                service.break_at = -1
+                await asyncio.sleep(0.001)  # "bad" is told
+                stream.cut()
+
+            service.fault, service.break_at = fault, service.points + 3
+            work = [asyncio.create_task(producer.send_many([text])) for text in (b"bad", b"good")]
+            bad, good = await asyncio.gather(*work, return_exceptions=True)
+            assert isinstance(bad, InvalidRequest)
+            if name is None:
+                assert isinstance(good, list)
+                await producer.send(b"more")
+                assert service.payloads == [b"good", b"more"]
+                assert service.grants == 2
+            else:  # a new epoch might fence a newer producer of this name
+                assert isinstance(good, NotWritten)
+                with pytest.raises(Closed):
+                    producer.submit(b"more")
+                assert service.payloads == []
+            await producer.close()
+
+    run(story())
+
+
 @on_virtual_time
 async def test_a_part_that_is_refused_takes_its_transaction_with_it() -> None:
     async with serving() as (service, client):
