@@ -311,6 +311,7 @@ class Life:
         self._room.set()
 
     def _on_end(self, cause: WoodpeckerError) -> None:
-        _log.warning("%s: the owner's life under term %d ends: %s", self.name, self.term, cause)
+        level = logging.WARNING if self._closing is None else logging.INFO  # it leaves anyhow
+        _log.log(level, "%s: the owner's life under term %d ends: %s", self.name, self.term, cause)
         self.ended.set()
         self._room.set()
