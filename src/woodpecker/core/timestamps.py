@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from woodpecker.errors import InvalidRequest
 
 AHEAD_LIMIT_US = 3_600_000_000  # a supplied timestamp may be at most 1 h ahead of our clock
@@ -45,7 +43,7 @@ def stamp(policy: str, *, previous_us: int, supplied_us: int | None, clock_us: i
 
 def raised(stamps: list[int], floor_us: int) -> list[int]:
     """``stamps`` (never falling themselves, or made so) with none below ``floor_us``."""
-    if not stamps or (stamps[0] >= floor_us and all(a <= b for a, b in pairwise(stamps))):
+    if not stamps or (stamps[0] >= floor_us and stamps == sorted(stamps)):
         return stamps
     result = []
     for value in stamps:

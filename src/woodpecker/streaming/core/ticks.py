@@ -76,11 +76,13 @@ class Ticks:
 
     def sequenced(self, last_tick: int, limit: int, *, is_close: bool = False) -> Ticks:
         """After a batch with this last tick and limit was sequenced."""
-        return replace(self, last=last_tick, limit=limit, is_closed=is_close)
+        return Ticks(last=last_tick, limit=limit, acked=self.acked, is_closed=is_close)
 
     def acknowledged(self, last_tick: int) -> Ticks:
         """After all up to ``last_tick`` was acknowledged."""
-        return replace(self, acked=max(self.acked, last_tick))
+        if last_tick <= self.acked:
+            return self
+        return Ticks(last=self.last, limit=self.limit, acked=last_tick, is_closed=self.is_closed)
 
     def unpersisted(self, clock_us: int) -> int | None:
         """A tick for something that is not written; None: a Limit batch must be sequenced first.
