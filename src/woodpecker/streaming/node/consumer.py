@@ -67,6 +67,7 @@ class Consumer:
         self._slot: int | None = None  # the next one to look at, while in the buffer
         self._is_at_tail = False
         self._held: Parcel | None = None  # waits for credit
+        self._is_completing = False  # what was taken in last is still being read again
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._is_due = False  # a turn is scheduled
@@ -99,8 +100,8 @@ class Consumer:
             self._turn()
 
     def progress(self) -> Position | None:
-        """Everything below it was sent or is not this consumer's; None: something waits for credit."""
-        if self._held is not None or self.is_ended:
+        """Everything below it was sent or is not this consumer's; None: something waits to be sent."""
+        if self._held is not None or self._is_completing or self.is_ended:
             return None
         return self._serving.position if self._is_at_tail else self._assembly.next
 
@@ -223,6 +224,7 @@ class Consumer:
             delivery = self._feed(piece)
             if delivery is not None:
                 if any(part.content is None for part in delivery.pieces):
+                    self._is_completing = True
                     self._read_log(delivery)
                     return
                 self._deliver(delivery)
@@ -320,7 +322,7 @@ class Consumer:
     async def _reading(self, delivery: Delivery[Piece] | None) -> None:
         try:
             if delivery is not None:
-                self._deliver(await self._complete(delivery))
+                await self._complete(delivery)
             while await self._sent_all():
                 next_seq = self._assembly.next_seq
                 self._slot = self._serving.tail.attach(next_seq)
@@ -355,7 +357,7 @@ class Consumer:
             return False
         delivery = self._feed(piece)
         if delivery is not None:
-            self._deliver(await self._complete(delivery))
+            await self._complete(delivery)
         else:
             self._after_taking()
         return await self._sent_all()
@@ -370,8 +372,9 @@ class Consumer:
         self._wake.clear()
         await self._wake.wait()
 
-    async def _complete(self, delivery: Delivery[Piece]) -> Delivery[Piece]:
-        """The delivery with what was not held read again."""
+    async def _complete(self, delivery: Delivery[Piece]) -> None:
+        """Deliver it, with what was not held read again; nobody is told meanwhile that it was. **P**"""
+        self._is_completing = True
         pieces = []
         for part in delivery.pieces:
             content = part.content
@@ -379,7 +382,8 @@ class Consumer:
                 seq = part.facts.seq
                 content = (await self._serving.runs.at(seq, self._serving.line.acked)).holding(seq)
             pieces.append(replace(part, content=content))
-        return replace(delivery, pieces=tuple(pieces))
+        self._is_completing = False
+        self._deliver(replace(delivery, pieces=tuple(pieces)))
 
 
 def _stop_of(stop: Stop, serving: Serving) -> Stop:

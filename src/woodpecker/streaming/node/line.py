@@ -82,6 +82,7 @@ class Line:
         self._on_acked = on_acked
         self._on_settled = on_settled
         self._on_end = on_end
+        self._lost: Facts | None = None  # first batch that the fold holds, and the log perhaps
         self._waiting: deque[_Waiting] = deque()
         self._batches: deque[_Waiting] = deque()  # those of them that are written
 
@@ -119,15 +120,17 @@ class Line:
     @property
     def low(self) -> int:
         """Where reading must begin to see whole all that is delivered at ``acked`` or later."""
-        if not self._batches:
-            return self.fold.low
-        first = self._batches[0].piece
-        assert first is not None
-        return first.facts.column.low
+        first = self._batches[0].piece if self._batches else None
+        open_ended = [self._lost, None if first is None else first.facts]
+        return min(
+            (facts.column.low for facts in open_ended if facts is not None), default=self.fold.low
+        )
 
     @property
     def signal(self) -> int:
-        """The tick at or below which nothing can come any more."""
+        """The tick at or below which nothing can come any more; after the end not even what was given away."""
+        if self.ended is not None:
+            return self.ticks.acked
         return self.ticks.signal(self._waiting[0].tick if self._waiting else None)
 
     # --- sequencing ---
@@ -234,6 +237,7 @@ class Line:
                 column=column,
             )
         except WoodpeckerError as error:
+            self._lost = facts
             self.end(error)  # the fold holds it
             raise
         waiting = _Waiting(
@@ -283,6 +287,8 @@ class Line:
         self.queued_bytes -= piece.size_bytes
         error = _error_of(waiting.future)
         if error is not None:
+            if self._lost is None or piece.facts.seq < self._lost.seq:
+                self._lost = piece.facts
             self.end(error)
             return refusal_of(error)
         self.acked = piece.facts.end
