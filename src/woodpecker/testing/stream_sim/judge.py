@@ -70,11 +70,15 @@ class Judge:
 
     async def _whole(self, channel: Channel) -> Seen:
         """From the earliest to a read point: everything acknowledged before now."""
+        until_s = self._town.loop.time() + SETTLE_S
         while True:
             try:
                 end = await channel.read_point()
                 return await _read(channel, "earliest", end)
-            except (Unavailable, OutcomeUnknown):
+            except (Unavailable, OutcomeUnknown) as error:
+                if self._town.loop.time() > until_s:
+                    self._town.fail("S14", f"{channel.name} cannot be read: {error}")
+                    return []
                 await asyncio.sleep(AGAIN_S)
 
     # ----------------------------------------------------------------------------------- rules

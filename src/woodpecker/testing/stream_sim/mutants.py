@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -34,7 +35,7 @@ def stream_acks_when_sequenced() -> Patches:
     ) -> Facts:
         done = submit(self, facts, messages, size_bytes, None, headers)
         if answer is not None:
-            answer(None)
+            asyncio.get_running_loop().call_soon(answer, None)
         return done
 
     return [(Line, "_submit", hasty)]
