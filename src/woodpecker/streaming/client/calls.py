@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from woodpecker.errors import OutcomeUnknown, Unavailable, WoodpeckerError
+from woodpecker.errors import Closed, OutcomeUnknown, Unavailable, WoodpeckerError
 from woodpecker.streaming.client.environment import Environment
 from woodpecker.streaming.client.failures import HANDLED, as_error
 from woodpecker.streaming.client.routing import Route, pause_ms
@@ -82,7 +82,9 @@ class _Question(Generic[Reply]):
         self._is_out = False
 
     async def put(self, address: str) -> Reply:
-        """Ask there. Raises: Refused."""
+        """Ask there. Raises: Refused. Closed: the client is."""
+        if self._env.routing.is_closed:
+            raise Closed(f"{self._what}: this client is closed; connect again")
         self._is_out = True
         try:
             return await self._env.dialer.endpoint(address).call(self._request)

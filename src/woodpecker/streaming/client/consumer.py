@@ -66,6 +66,7 @@ class Consumer:
         self.is_on = self.has_started = False
         self.is_over = False
         self.error: WoodpeckerError | None = None
+        self.attempt = 0  # refusals since it began last
         self.again_at_ms = 0.0
         self.bell = Bell()  # of whoever iterates
         self.on_change: Callable[[], None] = self.bell.ring
@@ -97,6 +98,7 @@ class Consumer:
     def on_started(self, frame: Started) -> None:
         """Delivery begins."""
         self.has_started = True
+        self.attempt = 0
         self.tail = frame.tail
         if self._stop.form is EndForm.TAIL:  # the tail as it was the first time
             self._stop = Stop(form=EndForm.POSITION, value=frame.tail.seq, index=frame.tail.index)

@@ -14,9 +14,8 @@ from woodpecker.streaming.client.bell import Bell
 from woodpecker.streaming.client.consumer import Asked, Consumer, share_of
 from woodpecker.streaming.client.environment import Environment
 from woodpecker.streaming.client.failures import HANDLED, ROUTING, as_error
-from woodpecker.streaming.client.flight import RETRY_MS
 from woodpecker.streaming.client.following import follow_owner, greet, moved
-from woodpecker.streaming.client.routing import Route
+from woodpecker.streaming.client.routing import Route, pause_ms
 from woodpecker.streaming.core.refusals import Refusal, Refused
 from woodpecker.streaming.frames import (
     AskProgress,
@@ -190,10 +189,13 @@ class ConsumeLane:
             case Data() | Started() | ConsumerEnded() | ConsumerRefused():
                 consumer = self._on(frame.consumer)
                 if consumer is not None:
-                    self._give(consumer, frame)
+                    self._give(consumer, frame, entry)
 
     def _give(
-        self, consumer: Consumer, frame: Data | Started | ConsumerEnded | ConsumerRefused
+        self,
+        consumer: Consumer,
+        frame: Data | Started | ConsumerEnded | ConsumerRefused,
+        entry: MapEntry,
     ) -> None:
         match frame:
             case Data():
@@ -204,19 +206,22 @@ class ConsumeLane:
             case ConsumerEnded():
                 consumer.end(None)
             case ConsumerRefused():
-                self._on_refused(consumer, frame.refusal)
+                self._on_refused(consumer, frame.refusal, entry)
 
     def _on(self, number: int) -> Consumer | None:
         consumer = self._consumers.get(number)
         return consumer if consumer is not None and consumer.is_on else None
 
-    def _on_refused(self, consumer: Consumer, refusal: Refusal) -> None:
+    def _on_refused(self, consumer: Consumer, refusal: Refusal, entry: MapEntry) -> None:
+        """Only this one has ended. If the owner has gone, the map or the end of the stream tells all."""
         consumer.is_on = False
-        if refusal.kind in ROUTING:
-            raise Refused(refusal)  # all of them have to go where it is served
-        if refusal.kind in HANDLED:
-            now_ms = self._env.runtime.monotonic_ms()
-            consumer.again_at_ms = now_ms + (refusal.after_ms or RETRY_MS)
-            self.wake(consumer)
-        else:
+        if refusal.kind not in HANDLED:
             consumer.end(as_error(refusal, "consuming"))
+            return
+        consumer.attempt += 1
+        pause = pause_ms(consumer.attempt, self._env.runtime.random())
+        now_ms = self._env.runtime.monotonic_ms()
+        consumer.again_at_ms = now_ms + max(pause, refusal.after_ms)
+        if refusal.kind in ROUTING:
+            self._env.routing.report(entry, refusal.kind)
+        self.wake(consumer)

@@ -97,16 +97,21 @@ class Message:
     @property
     def size_bytes(self) -> int:
         """What it takes of a batch and of queues."""
-        pairs = sum(len(name) + len(value) for name, value in self._properties)
-        return MESSAGE_OVERHEAD_BYTES + len(self.payload) + len(self.key or b"") + pairs
+        size_bytes = MESSAGE_OVERHEAD_BYTES + len(self.payload)
+        if self.key is not None:
+            size_bytes += len(self.key)
+        return size_bytes + self._pairs_bytes if self._properties else size_bytes
+
+    @property
+    def _pairs_bytes(self) -> int:
+        return sum(len(name) + len(value) for name, value in self._properties)
 
     def check(self, settings: StreamSettings) -> None:
         """Raises: InvalidRequest: larger than messages may be."""
-        pairs = sum(len(name) + len(value) for name, value in self._properties)
         for what, size, limit in (
             ("payload", len(self.payload), settings.message_max_bytes),
             ("key", len(self.key or b""), settings.key_max_bytes),
-            ("properties", pairs, settings.properties_max_bytes),
+            ("properties", self._pairs_bytes, settings.properties_max_bytes),
         ):
             if size > limit:
                 raise InvalidRequest(f"{self!r}: {what} of {size} bytes; at most {limit} are taken")

@@ -150,9 +150,9 @@ class Producer:
         if self._is_large(message) and not ephemeral:
             message.check(self._env.settings)
             return await send_large(self._env, session, message)
-        self.check_batch([message])
-        await session.room.enter(message.size_bytes)
-        result = await self._put([message], None, is_open=True, ephemeral=ephemeral)
+        size_bytes = self.check_batch([message])
+        await session.room.enter(size_bytes)
+        result = await self._put([message], size_bytes, is_open=True, ephemeral=ephemeral)
         assert not isinstance(result, list)
         return result
 
@@ -169,7 +169,9 @@ class Producer:
             return []
         size_bytes = self.check_batch(batch)
         await session.room.enter(size_bytes)
-        result = await self._put(batch, len(batch), is_open=False, ephemeral=ephemeral)
+        result = await self._put(
+            batch, size_bytes, count=len(batch), is_open=False, ephemeral=ephemeral
+        )
         return result if isinstance(result, list) else []
 
     def submit(
@@ -192,12 +194,12 @@ class Producer:
         session.check()
         if self._is_large(message):
             raise InvalidRequest(f"{message!r} is too large to be submitted: use send()")
-        self.check_batch([message])
-        if not session.room.take(message.size_bytes):
-            session.room.refuse(message.size_bytes)
+        size_bytes = self.check_batch([message])
+        if not session.room.take(size_bytes):
+            session.room.refuse(size_bytes)
             text = f"{session.room.taken_bytes} of {session.room.limit_bytes} bytes are queued"
             raise Overloaded(f"{session.what}: {text}; await ready(), then submit again")
-        future: asyncio.Future[Any] = self._put([message], None, is_open=True, ephemeral=False)
+        future: asyncio.Future[Any] = self._put([message], size_bytes, is_open=True)
         return future
 
     async def flush(self) -> None:
@@ -265,10 +267,15 @@ class Producer:
         return len(message.payload) > self._env.settings.chunk_from_bytes
 
     def _put(
-        self, messages: list[Message], count: int | None, *, is_open: bool, ephemeral: bool
+        self,
+        messages: list[Message],
+        size_bytes: int,
+        *,
+        count: int | None = None,
+        is_open: bool,
+        ephemeral: bool = False,
     ) -> asyncio.Future[Result]:
         """Send a draft for which room was taken."""
-        size_bytes = sum(message.size_bytes for message in messages)
         session = self._session
         assert session is not None
         draft = session.draft(messages, size_bytes)

@@ -43,13 +43,14 @@ class Routing:
 
     Attributes:
         map: the newest one known.
-        addresses: whom to ask, the last one that answered first.
+        is_closed: the client is; nothing is asked any more.
     """
 
     def __init__(
         self, runtime: Runtime, dialer: Dialer, addresses: Sequence[str], client: str
     ) -> None:
         self.map: AssignmentMap = EMPTY_MAP
+        self.is_closed = False
         self._runtime = runtime
         self._dialer = dialer
         self._given = tuple(addresses)
@@ -68,6 +69,7 @@ class Routing:
 
     async def close(self) -> None:
         """Stop following."""
+        self.is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

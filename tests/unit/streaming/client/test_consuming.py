@@ -288,6 +288,26 @@ async def test_what_can_be_handled_is_not_told() -> None:
         assert await _read(client, end="tail") == [b"1"]
 
 
+@on_virtual_time
+async def test_one_that_is_sent_away_does_not_take_the_others_with_it() -> None:
+    async with serving() as (service, client):
+        channel = await client.open_channel("orders")
+        good = channel.consume()
+        task = asyncio.create_task(anext(good))
+        await asyncio.sleep(1)
+        _refuse(service, [refusal(Class.MOVED) for _ in range(20)])
+        bad = asyncio.create_task(anext(channel.consume(start=Position(0, term=99))))
+        await asyncio.sleep(60)
+        service.put(b"1")
+        await task
+        assert len(service.streams) == 1
+        assert not bad.done()
+        assert len(service.reports) == 1
+        await asyncio.sleep(200)
+        assert (await bad).payload == b"1"  # type: ignore[union-attr]
+        await good.aclose()
+
+
 def _refuse(service: Service, refusals: list[Any]) -> None:
     """The next subscriptions are refused, one after another."""
     from woodpecker.streaming.frames import ConsumerRefused

@@ -237,6 +237,20 @@ async def test_a_store_that_is_away_delays_and_loses_nothing() -> None:
             assert service.cursors["mailer"].done == Position(0, 1)
 
 
+@on_virtual_time
+async def test_closed_after_its_client_it_says_that_nothing_was_stored() -> None:
+    async with serving() as (service, client):
+        service.put(b"1")
+        channel = await client.open_channel("orders")
+        sub = await channel.subscribe("mailer").open()
+        await sub.ack(await anext(sub))
+        await client.close()
+        begin = asyncio.get_running_loop().time()
+        with pytest.raises(Closed):
+            await sub.close()
+        assert asyncio.get_running_loop().time() == begin
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_broken_at_every_point(name: str) -> None:
     """A worker that acknowledges each message and is replaced now and then sees all, in order."""
