@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from woodpecker.streaming.core.acks import Acks, Range
@@ -89,6 +89,7 @@ def covered(done: Position, ranges: tuple[Range, ...], position: Position) -> bo
     return position < done or any(first <= position <= last for first, last in ranges)
 
 
+@settings(deadline=None)
 @given(story=acts, restart=st.integers(0, 40))
 def test_nothing_unacknowledged_is_passed_and_nothing_acknowledged_comes_again(
     story: list[tuple[str, int]], restart: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from woodpecker.streaming.core.owner import (
@@ -118,6 +118,7 @@ events = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(story=st.lists(events, max_size=30))
 def test_whatever_happens(story: list[Event]) -> None:
     owner, opened = Owner(), 0

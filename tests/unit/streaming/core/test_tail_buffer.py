@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.streaming.core.kit import Pchannel
 
@@ -99,6 +99,7 @@ acts = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(story=acts)
 def test_readers_see_every_batch_once_in_order_or_are_told(story: list[tuple[str, int]]) -> None:
     buffer, next_seq = TailBuffer[int](0), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from woodpecker.streaming.core.ticks import (
@@ -28,6 +28,7 @@ def test_a_clock_near_the_wall_follows_it_exactly() -> None:
     assert clock.read(1_000_000) == 2_000_123
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(
         st.tuples(st.integers(0, 10**7), st.integers(0, 10**10)), min_size=1, max_size=20
