@@ -44,7 +44,7 @@ async def begin_of(place: Serving, channel: Vchannel, start: Start) -> Begin:
     if start.term > place.term:
         raise Refused(moved(f"that position is of term {start.term}, this owner of {place.term}"))
     earliest = max(place.earliest, channel.trim_before, channel.seq)
-    position = await _position_of(place, start, earliest)
+    position = await _position_of(place, channel, start, earliest)
     acked = place.line.acked
     if position.seq > acked:
         await place.prove()  # a stale owner must not say so
@@ -68,10 +68,10 @@ def out_of_range(channel: Vchannel, seq: int, earliest: int) -> Refusal:
     return Refusal(kind=Class.OUT_OF_RANGE, message=text, earliest=earliest)
 
 
-async def _position_of(place: Serving, start: Start, earliest: int) -> Position:
+async def _position_of(place: Serving, channel: Vchannel, start: Start, earliest: int) -> Position:
     match start.form:
         case StartForm.EARLIEST:
-            return Position(earliest)
+            return Position(max(earliest, await _kept_from(place, channel)))
         case StartForm.LATEST:
             return Position(place.line.acked)
         case StartForm.SEQ | StartForm.POSITION:
@@ -80,6 +80,13 @@ async def _position_of(place: Serving, start: Start, earliest: int) -> Position:
             return Position(start.value, start.index, low=start.low).after()
         case StartForm.TICK | StartForm.TIME:
             return Position(max(await seq_at(place, start.value), earliest))
+
+
+async def _kept_from(place: Serving, channel: Vchannel) -> int:
+    """Where the channel's own retention begins: the log keeps as much as the channel that wants most."""
+    if channel.retention_age_s is None:
+        return 0
+    return await seq_at(place, place.line.clock_us - channel.retention_age_s * 1_000_000)
 
 
 async def seq_at(place: Serving, tick: int) -> int:

@@ -216,6 +216,23 @@ async def test_retention_trims_to_the_older_checkpoint_at_most() -> None:
 
 
 @on_virtual_time
+async def test_the_beginning_of_a_channel_is_its_own_though_the_log_keeps_more() -> None:
+    async with one_node() as (cluster, member):
+        await cluster.create(member, 8, retention_age_s=25)
+        producing = await produce(cluster, member)
+        for n in range(10):
+            await producing.put(b"%d" % n, vcid=8)
+            await asyncio.sleep(10)
+        consuming = await Consuming(cluster, member).open()
+        await consuming.subscribe(1, vcid=8)
+        assert await consuming.until(2) == [b"8", b"9"]
+        old = Start(form=StartForm.SEQ, value=3)  # who knows a place in it is not sent away
+        await consuming.subscribe(2, vcid=8, start=old)
+        await consuming.until(9, 2)
+        await consuming.close()
+
+
+@on_virtual_time
 async def test_a_cursor_holds_the_log_for_as_long_as_it_may() -> None:
     async with one_node(checkpoint_age_ms=5000, cursor_hold_s=1000) as (cluster, member):
         await cluster.create(member, 9, retention_age_s=20)
