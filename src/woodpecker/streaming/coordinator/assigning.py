@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from woodpecker.errors import OutcomeUnknown, Unavailable
-from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.codec.records import PCHANNELS
 from woodpecker.streaming.coordinator.balancing import Balancer
 from woodpecker.streaming.coordinator.discovering import Publisher
 from woodpecker.streaming.coordinator.jobs import Jobs
+from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.coordinator.membership import Membership
 from woodpecker.streaming.core import assignment
 from woodpecker.streaming.core.assignment import (
@@ -33,11 +33,9 @@ from woodpecker.streaming.core.assignment import (
 )
 from woodpecker.streaming.core.records import Assignment, Owner, PchannelRecord
 from woodpecker.streaming.frames import Report
-from woodpecker.streaming.metadata.store import Seen, Stored, StreamRecords
-from woodpecker.streaming.ports import Dialer
+from woodpecker.streaming.metadata.store import Seen, Stored
 from woodpecker.streaming.requests import Assign
 from woodpecker.streaming.requests import Release as ReleaseRequest
-from woodpecker.streaming.settings import StreamSettings
 
 SWEEP_MS = 1_000.0  # all are looked at so often, or sooner while one waits for a time
 BUSY_SWEEP_MS = 200.0
@@ -49,50 +47,41 @@ _log = logging.getLogger("woodpecker.streaming")
 
 
 class Assigner:
-    """See the module. One event loop.
-
-    Args:
-        may_decide: whether this coordinator still is the one.
-        on_deposed: a record shows a newer coordinator.
-    """
+    """See the module. One event loop."""
 
     def __init__(
         self,
-        records: StreamRecords,
-        runtime: Runtime,
-        dialer: Dialer,
-        settings: StreamSettings,
-        *,
-        epoch: int,
+        means: Means,
         membership: Membership,
         balancer: Balancer,
         publisher: Publisher,
-        may_decide: Callable[[], bool],
-        on_deposed: Callable[[str], None],
     ) -> None:
-        self._records = records
-        self._runtime = runtime
-        self._dialer = dialer
-        self._epoch = epoch
+        settings = means.settings
+        self._records = means.records
+        self._runtime = means.runtime
+        self._dialer = means.dialer
+        self._epoch = means.epoch
+        self._may_decide = means.may_decide
+        self._on_deposed = means.on_deposed
         self._membership = membership
         self._balancer = balancer
         self._publisher = publisher
-        self._may_decide = may_decide
-        self._on_deposed = on_deposed
         self._timing = Timing(
             session_ttl_ms=settings.session_ttl_ms,
             release_timeout_ms=settings.release_timeout_ms,
             open_stall_ms=settings.open_stall_ms,
         )
         self._stored: dict[str, Stored[PchannelRecord]] = {}
+        self._shown: dict[str, PchannelRecord] = {}  # the same, without versions
+        self._measured_ms = -SWEEP_MS
         self._memories: dict[str, Memory] = {}
         self._waits: dict[str, Wait] = {}
         self._wishes: dict[str, str] = {}  # pchannel -> node, by a person or the balancer
         self._reports: dict[str, int] = {}  # pchannel -> term
-        self._leaving: set[str] = set()
+        self._leaving: dict[str, str] = {}  # pchannel -> node that is to be left
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
-        self._jobs = Jobs(runtime, at_once=JOBS_AT_ONCE)
+        self._jobs = Jobs(means.runtime, at_once=JOBS_AT_ONCE)
 
     # --- what others tell and ask ---
 
@@ -100,6 +89,7 @@ class Assigner:
         """There is such a pchannel."""
         name = stored.record.name
         self._stored[name] = stored
+        self._shown[name] = stored.record
         if stored.record.epoch > self._epoch:
             self._on_deposed(f"pchannel {name} was written by coordinator {stored.record.epoch}")
         self.look_at(name)
@@ -133,12 +123,12 @@ class Assigner:
         return None if stored is None else stored.record
 
     def records(self) -> Mapping[str, PchannelRecord]:
-        """All of them, by name."""
-        return {name: stored.record for name, stored in self._stored.items()}
+        """All of them, by name; not to be changed."""
+        return self._shown
 
     def states(self) -> Counter[str]:
         """How many are in which state."""
-        return Counter(stored.record.state for stored in self._stored.values())
+        return Counter(record.state for record in self._shown.values())
 
     def reason(self, pchannel: str) -> str:
         """Of the newest failure, while it counts."""
@@ -166,8 +156,10 @@ class Assigner:
 
     async def _until_due(self) -> None:
         """Until something has changed, or it is time to look at all."""
-        is_waiting = any(wait.until_ms is not None for wait in self._waits.values())
-        sweep_ms = BUSY_SWEEP_MS if is_waiting else SWEEP_MS
+        is_busy = not self._balancer.is_settled or any(
+            wait.until_ms is not None for wait in self._waits.values()
+        )
+        sweep_ms = BUSY_SWEEP_MS if is_busy else SWEEP_MS
         try:
             async with asyncio.timeout(sweep_ms / 1000):
                 await self._wake.wait()
@@ -176,11 +168,10 @@ class Assigner:
         self._wake.clear()
 
     def _round(self) -> None:
-        records = self.records()
-        self._balancer.measure(records)
-        for move in self._balancer.round(records):
-            self.wish(move.pchannel, move.target)
-        self._leaving = self._who_leaves(records)
+        now_ms = self._runtime.monotonic_ms()
+        if now_ms - self._measured_ms >= BUSY_SWEEP_MS / 2:  # not with every word of every node
+            self._measured_ms = now_ms
+            self._measure(self.records())
         due, self._dirty = sorted(self._dirty), set()
         for name in due:
             if f"write {name}" in self._jobs:
@@ -188,23 +179,30 @@ class Assigner:
             else:
                 self._step(name)
 
-    def _who_leaves(self, records: Mapping[str, PchannelRecord]) -> set[str]:
+    def _measure(self, records: Mapping[str, PchannelRecord]) -> None:
+        """What concerns all of them."""
+        self._balancer.measure(records)
+        for move in self._balancer.round(records):
+            self.wish(move.pchannel, move.target)
+        self._leaving = self._who_leaves(records)
+
+    def _who_leaves(self, records: Mapping[str, PchannelRecord]) -> dict[str, str]:
         """Pchannels of draining nodes, so many of each node that not too many are on their way at once."""
         nodes = self._membership.fleet.nodes
         draining = {name for name, node in nodes.items() if node.record.draining}
         if not draining:
-            return set()
+            return {}
         room = dict.fromkeys(draining, LEAVE_AT_ONCE)
         for record in records.values():
             if record.state is Assignment.ASSIGNING and record.former:
                 source = record.former[0].node
                 if source in room:
                     room[source] -= 1
-        leaving = set()
+        leaving = {}
         for name, record in sorted(records.items()):
             if record.owner is not None and room.get(record.owner.node, 0) > 0:
                 room[record.owner.node] -= 1
-                leaving.add(name)
+                leaving[name] = record.owner.node
         return leaving
 
     def _step(self, name: str) -> None:
@@ -242,7 +240,7 @@ class Assigner:
             owner=None if record.owner is None else sight(record.owner, name),
             formers=tuple(sight(owner, name) for owner in record.former),
             choose=self._balancer.choose,
-            leave=name in self._leaving,
+            leave=record.owner is not None and self._leaving.get(name) == record.owner.node,
             move_to=self._wished(record),
             is_reported=self._reports.get(name) == record.term,
         )

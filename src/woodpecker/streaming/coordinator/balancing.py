@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 
-from woodpecker.runtime.runtime import Runtime
+from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.coordinator.membership import Membership
 from woodpecker.streaming.core import balance
 from woodpecker.streaming.core.assignment import NodeLife
@@ -13,7 +13,6 @@ from woodpecker.streaming.core.balance import Load, Move
 from woodpecker.streaming.core.fleet import Standing
 from woodpecker.streaming.core.records import Assignment, PchannelRecord, Policy
 from woodpecker.streaming.frames import PchannelStatus
-from woodpecker.streaming.settings import StreamSettings
 
 MOVES_AT_ONCE = 3
 LAG_LIMIT_MS = 10_000
@@ -27,13 +26,13 @@ _log = logging.getLogger("woodpecker.streaming")
 class Balancer:
     """Decides by what nodes report; counts what it has just given away. One event loop."""
 
-    def __init__(self, runtime: Runtime, membership: Membership, settings: StreamSettings) -> None:
-        self._runtime = runtime
+    def __init__(self, means: Means, membership: Membership) -> None:
+        self._runtime = means.runtime
         self._membership = membership
-        self._settings = settings
-        self._began_ms = runtime.monotonic_ms()
+        self._settings = means.settings
+        self._began_ms = self._runtime.monotonic_ms()
         self._first_node_ms: float | None = None
-        self._is_settled = False
+        self.is_settled = False
         self._totals: dict[str, Load] = {}
         self._moved_ms = self._began_ms
         self.policy = Policy()
@@ -43,11 +42,11 @@ class Balancer:
         """Count anew what each node has; before a round of choices."""
         held = self._held(records)
         self._totals = {node: balance.total(loads) for node, loads in held.items()}
-        self._is_settled = self._is_settled or self._settles(records)
+        self.is_settled = self.is_settled or self._settles(records)
 
     def choose(self, avoid: Collection[str]) -> NodeLife | None:
         """The fit node that has least, but none of ``avoid``; None: there is none (yet)."""
-        if not self._is_settled:
+        if not self.is_settled:
             return None
         fit = {life.node: life for life in self._membership.fit(self.level)}
         node = balance.lightest(self._totals, [name for name in fit if name not in avoid])
@@ -65,7 +64,7 @@ class Balancer:
         """Moves that are worth it now; none before the interval is over, or while anything is under way."""
         now_ms = self._runtime.monotonic_ms()
         is_early = now_ms - self._moved_ms < self._settings.balance_interval_ms
-        if is_early or not self.policy.balance or not self._is_settled:
+        if is_early or not self.policy.balance or not self.is_settled:
             return []
         if any(record.state is not Assignment.ASSIGNED for record in records.values()):
             return []

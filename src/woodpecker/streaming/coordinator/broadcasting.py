@@ -13,10 +13,10 @@ from typing import Any
 from woodpecker.core.backoff import delay_ms
 from woodpecker.core.ids import check_name
 from woodpecker.errors import WoodpeckerError
-from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.codec import records as keys
 from woodpecker.streaming.codec.records import BROADCAST_KEYS, COUNTERS, VCHANNELS
 from woodpecker.streaming.coordinator.jobs import Jobs
+from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.coordinator.owners import Owners
 from woodpecker.streaming.core import broadcasts
 from woodpecker.streaming.core.broadcasts import Deposed, Locks
@@ -31,7 +31,6 @@ from woodpecker.streaming.core.records import (
 )
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.core.values import Position
-from woodpecker.streaming.metadata.store import StreamRecords
 from woodpecker.streaming.requests import (
     AppendControl,
     Broadcast,
@@ -41,7 +40,6 @@ from woodpecker.streaming.requests import (
     ListBroadcasts,
     ResumeBroadcast,
 )
-from woodpecker.streaming.settings import StreamSettings
 
 AT_ONCE = 256  # broadcasts
 APPENDS_AT_ONCE = 64
@@ -66,28 +64,15 @@ class _Task:
 
 
 class BroadcastDesk:
-    """See the module. One event loop.
+    """See the module. One event loop."""
 
-    Args:
-        epoch: of this coordinator. on_deposed: a newer one takes the ids.
-    """
-
-    def __init__(
-        self,
-        records: StreamRecords,
-        runtime: Runtime,
-        owners: Owners,
-        settings: StreamSettings,
-        *,
-        epoch: int,
-        on_deposed: Callable[[str], None],
-    ) -> None:
-        self._records = records
-        self._runtime = runtime
+    def __init__(self, means: Means, owners: Owners) -> None:
+        self._records = means.records
+        self._runtime = means.runtime
         self._owners = owners
-        self._settings = settings
-        self._epoch = epoch
-        self._on_deposed = on_deposed
+        self._settings = means.settings
+        self._epoch = means.epoch
+        self._on_deposed = means.on_deposed
         self._counters = Counters()
         self._locks = Locks()
         self._tasks: dict[int, _Task] = {}  # by ticket
@@ -96,7 +81,7 @@ class BroadcastDesk:
         self._is_ready = False
         self._turn = asyncio.Lock()  # of the counters
         self._appends = asyncio.Semaphore(APPENDS_AT_ONCE)
-        self._jobs = Jobs(runtime, at_once=AT_ONCE)
+        self._jobs = Jobs(means.runtime, at_once=AT_ONCE)
 
     @property
     def locks(self) -> Locks:

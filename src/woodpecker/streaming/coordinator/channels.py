@@ -17,9 +17,9 @@ from functools import partial
 from typing import TypeVar
 
 from woodpecker.errors import WoodpeckerError
-from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.codec.records import COUNTERS, VCHANNELS
 from woodpecker.streaming.coordinator.jobs import Jobs
+from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.coordinator.owners import Owners
 from woodpecker.streaming.core.records import Counters, Life, VchannelRecord
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
@@ -54,28 +54,21 @@ class ChannelDesk:
 
     Args:
         pchannels: names of those that exist, asked each time.
-        limit: vchannels of one pchannel.
     """
 
     def __init__(
-        self,
-        records: StreamRecords,
-        runtime: Runtime,
-        owners: Owners,
-        pchannels: Callable[[], Iterable[str]],
-        *,
-        limit: int,
+        self, means: Means, owners: Owners, pchannels: Callable[[], Iterable[str]]
     ) -> None:
-        self._records = records
-        self._runtime = runtime
+        self._records = means.records
+        self._runtime = means.runtime
         self._owners = owners
         self._pchannels = pchannels
-        self._limit = limit
+        self._limit = means.settings.vchannels_per_pchannel
         self._counts: Counter[str] = Counter()
-        self._vcids = _Vcids(records)
+        self._vcids = _Vcids(means.records)
         self._unfinished: dict[str, None] = {}
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
-        self._jobs = Jobs(runtime, at_once=FINISH_AT_ONCE)
+        self._jobs = Jobs(means.runtime, at_once=FINISH_AT_ONCE)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -281,6 +274,7 @@ class ChannelDesk:
                     if item.record.state in (Life.CREATING, Life.DELETING):
                         self._unfinished[item.record.name] = None
                 start_after = page[-1].record.name
+                await self._runtime.sleep_ms(0)  # a store in memory gives nobody else a turn
         except WoodpeckerError as error:
             _log.warning("channels cannot be counted yet: %s", error)
             return False

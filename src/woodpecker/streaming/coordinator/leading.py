@@ -13,9 +13,7 @@ from typing import Any
 
 from woodpecker.core.backoff import delay_ms
 from woodpecker.errors import WoodpeckerError
-from woodpecker.observability.base import Observer
 from woodpecker.observability.names import Gauge
-from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming import requests
 from woodpecker.streaming.codec.records import FEATURES, POLICY
 from woodpecker.streaming.coordinator.assigning import Assigner
@@ -23,17 +21,15 @@ from woodpecker.streaming.coordinator.balancing import Balancer
 from woodpecker.streaming.coordinator.broadcasting import BroadcastDesk
 from woodpecker.streaming.coordinator.channels import ChannelDesk
 from woodpecker.streaming.coordinator.discovering import Publisher
+from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.coordinator.membership import Membership
 from woodpecker.streaming.coordinator.operating import Operations
 from woodpecker.streaming.coordinator.owners import Owners
-from woodpecker.streaming.coordinator.pchannels import MakeLog, Pchannels
+from woodpecker.streaming.coordinator.pchannels import Pchannels
 from woodpecker.streaming.core.fleet import Standing
 from woodpecker.streaming.core.records import Assignment, Features, Policy
 from woodpecker.streaming.frames import Report
-from woodpecker.streaming.metadata.store import StreamRecords
-from woodpecker.streaming.ports import Dialer
 from woodpecker.streaming.requests import Request
-from woodpecker.streaming.settings import StreamSettings
 
 GAUGES_MS = 5_000.0
 BROADCAST_STATES = ("waiting", "pending", "parked")
@@ -44,81 +40,22 @@ _log = logging.getLogger("woodpecker.streaming")
 
 
 class Office:
-    """See the module. One event loop.
+    """See the module. One event loop; to be stopped once ``means.on_deposed`` was told."""
 
-    Args:
-        may_decide: whether it may still decide anything.
-        on_deposed: somebody else leads. Called with the reason; stop it then.
-    """
-
-    def __init__(
-        self,
-        records: StreamRecords,
-        runtime: Runtime,
-        dialer: Dialer,
-        make_log: MakeLog,
-        settings: StreamSettings,
-        *,
-        address: str,
-        epoch: int,
-        may_decide: Callable[[], bool],
-        on_deposed: Callable[[str], None],
-        observer: Observer,
-    ) -> None:
-        self._records = records
-        self._runtime = runtime
-        self._observer = observer
-        self.epoch = epoch
-        self.may_decide = may_decide
-        self.publisher = Publisher(runtime, epoch, self._report)
-        self.membership = Membership(
-            records,
-            runtime,
-            dialer,
-            settings,
-            epoch=epoch,
-            on_change=self._look_at,
-        )
-        self.balancer = Balancer(runtime, self.membership, settings)
-        self.assigner = Assigner(
-            records,
-            runtime,
-            dialer,
-            settings,
-            epoch=epoch,
-            membership=self.membership,
-            balancer=self.balancer,
-            publisher=self.publisher,
-            may_decide=may_decide,
-            on_deposed=on_deposed,
-        )
-        self.pchannels = Pchannels(
-            records,
-            runtime,
-            make_log,
-            first_count=settings.pchannels,
-            adopt=self.assigner.adopt,
-        )
-        owners = Owners(runtime, dialer, self.assigner.record)
-        self.channels = ChannelDesk(
-            records,
-            runtime,
-            owners,
-            self.assigner.records,
-            limit=settings.vchannels_per_pchannel,
-        )
-        self.broadcasts = BroadcastDesk(
-            records, runtime, owners, settings, epoch=epoch, on_deposed=on_deposed
-        )
-        operations = Operations(
-            records,
-            runtime,
-            self.membership,
-            self.assigner,
-            self.balancer,
-            address=address,
-            epoch=epoch,
-        )
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._runtime = means.runtime
+        self.epoch = means.epoch
+        self.may_decide = means.may_decide
+        self.publisher = Publisher(means.runtime, means.epoch, self._report)
+        self.membership = Membership(means, self._look_at)
+        self.balancer = Balancer(means, self.membership)
+        self.assigner = Assigner(means, self.membership, self.balancer, self.publisher)
+        self.pchannels = Pchannels(means, self.assigner.adopt)
+        owners = Owners(means, self.assigner.record)
+        self.channels = ChannelDesk(means, owners, self.assigner.records)
+        self.broadcasts = BroadcastDesk(means, owners)
+        operations = Operations(means, self.membership, self.assigner, self.balancer)
         self.handlers: Mapping[type[Request[Any]], Handler] = {
             requests.Locate: self.channels.locate,
             requests.ListChannels: self.channels.list,
@@ -178,7 +115,7 @@ class Office:
 
     def _gauges(self, *, is_over: bool = False) -> None:
         """How things are; what nobody leads any more is 0."""
-        gauge = self._observer.gauge
+        gauge = self._means.observer.gauge
         gauge(Gauge.STREAM_LEADER, not is_over and self.may_decide())
         gauge(Gauge.STREAM_FOLLOWERS, self.publisher.streams)
         counts = (
@@ -195,8 +132,8 @@ class Office:
         attempt = 0
         while True:
             try:
-                policy = (await self._records.load(POLICY)).record
-                features = (await self._records.load(FEATURES)).record
+                policy = (await self._means.records.load(POLICY)).record
+                features = (await self._means.records.load(FEATURES)).record
             except WoodpeckerError as error:
                 attempt += 1
                 _log.debug("policy cannot be read: %s", error)

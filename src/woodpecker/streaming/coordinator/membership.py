@@ -13,18 +13,15 @@ from collections.abc import Callable, Sequence
 
 from woodpecker.core.backoff import delay_ms
 from woodpecker.errors import WoodpeckerError
-from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.codec.records import NODES
 from woodpecker.streaming.coordinator.jobs import Jobs
+from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.core import fleet
 from woodpecker.streaming.core.assignment import NodeLife, Sight
 from woodpecker.streaming.core.fleet import HEARD_MS, Fleet, Standing
 from woodpecker.streaming.core.records import NodeRecord, Owner
 from woodpecker.streaming.core.refusals import Refused
 from woodpecker.streaming.frames import NodeStatus, PchannelStatus, WatchStatus
-from woodpecker.streaming.metadata.store import StreamRecords
-from woodpecker.streaming.ports import Dialer
-from woodpecker.streaming.settings import StreamSettings
 
 LOOK_MS = 1_000.0
 FIRST_WORD_S = 2.0  # a node that is asked answers within
@@ -38,27 +35,17 @@ class Membership:
     """See the module. One event loop.
 
     Args:
-        epoch: of this coordinator.
         on_change: something is known that was not: of this pchannel, or (None) of nodes.
     """
 
-    def __init__(
-        self,
-        records: StreamRecords,
-        runtime: Runtime,
-        dialer: Dialer,
-        settings: StreamSettings,
-        *,
-        epoch: int,
-        on_change: Callable[[str | None], None],
-    ) -> None:
-        self._records = records
-        self._runtime = runtime
-        self._dialer = dialer
-        self._ttl_ms = float(settings.session_ttl_ms)
-        self._epoch = epoch
+    def __init__(self, means: Means, on_change: Callable[[str | None], None]) -> None:
+        self._records = means.records
+        self._runtime = means.runtime
+        self._dialer = means.dialer
+        self._ttl_ms = float(means.settings.session_ttl_ms)
+        self._epoch = means.epoch
         self._on_change = on_change
-        self._links = Jobs(runtime, at_once=MOST_NODES)
+        self._links = Jobs(means.runtime, at_once=MOST_NODES)
         self._statuses: dict[str, dict[str, PchannelStatus]] = {}  # of the life in the fleet
         self.fleet = Fleet()
 

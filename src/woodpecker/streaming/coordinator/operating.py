@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.codec.records import NODES, POLICY
 from woodpecker.streaming.coordinator.assigning import Assigner
 from woodpecker.streaming.coordinator.balancing import Balancer
+from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.coordinator.membership import Membership
 from woodpecker.streaming.core.fleet import Node, Standing
 from woodpecker.streaming.core.records import NodeRecord, Owner, PchannelRecord, Policy
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.frames import PchannelStatus
-from woodpecker.streaming.metadata.store import StreamRecords
 from woodpecker.streaming.requests import (
     ClusterState,
     DescribeCluster,
@@ -34,23 +33,15 @@ class Operations:
     """See the module. One event loop."""
 
     def __init__(
-        self,
-        records: StreamRecords,
-        runtime: Runtime,
-        membership: Membership,
-        assigner: Assigner,
-        balancer: Balancer,
-        *,
-        address: str,
-        epoch: int,
+        self, means: Means, membership: Membership, assigner: Assigner, balancer: Balancer
     ) -> None:
-        self._records = records
-        self._runtime = runtime
+        self._records = means.records
+        self._runtime = means.runtime
+        self._address = means.address
+        self._epoch = means.epoch
         self._membership = membership
         self._assigner = assigner
         self._balancer = balancer
-        self._address = address
-        self._epoch = epoch
 
     async def describe(self, request: DescribeCluster) -> ClusterState:
         """The service at a glance."""

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from woodpecker.core.backoff import delay_ms
-from woodpecker.runtime.runtime import Runtime
+from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.core.records import Assignment, PchannelRecord
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
-from woodpecker.streaming.ports import Dialer
 from woodpecker.streaming.requests import Request
 
 CALL_TIMEOUT_MS = 10_000
@@ -22,14 +21,9 @@ Reply = TypeVar("Reply")
 class Owners:
     """See the module. ``record``: the newest known record of a pchannel. Any number of tasks."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        dialer: Dialer,
-        record: Callable[[str], PchannelRecord | None],
-    ) -> None:
-        self._runtime = runtime
-        self._dialer = dialer
+    def __init__(self, means: Means, record: Callable[[str], PchannelRecord | None]) -> None:
+        self._runtime = means.runtime
+        self._dialer = means.dialer
         self._record = record
 
     async def call(

@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from woodpecker.core.backoff import delay_ms
 from woodpecker.errors import WoodpeckerError
-from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.codec.records import COUNTERS, PCHANNELS
+from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.core.records import Counters, PchannelRecord
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
-from woodpecker.streaming.metadata.store import Stored, StreamRecords
+from woodpecker.streaming.metadata.store import Stored
 
 MOST_PCHANNELS = 4096
 RETRY_LIMIT_MS = 5_000.0
-
-MakeLog = Callable[[str], Awaitable[str]]
 
 _log = logging.getLogger("woodpecker.streaming")
 
 
 class Pchannels:
-    """See the module. One event loop.
+    """See the module. One event loop. ``adopt``: a pchannel was read or made."""
 
-    Args:
-        make_log: makes the log of that name, or finds it made; its id. Raises WoodpeckerError.
-        first_count: how many the first coordinator of a store wants.
-        adopt: a pchannel was read or made.
-    """
-
-    def __init__(
-        self,
-        records: StreamRecords,
-        runtime: Runtime,
-        make_log: MakeLog,
-        *,
-        first_count: int,
-        adopt: Callable[[Stored[PchannelRecord]], None],
-    ) -> None:
-        self._records = records
-        self._runtime = runtime
-        self._make_log = make_log
-        self._first_count = first_count
+    def __init__(self, means: Means, adopt: Callable[[Stored[PchannelRecord]], None]) -> None:
+        self._records = means.records
+        self._runtime = means.runtime
+        self._make_log = means.make_log
+        self._first_count = means.settings.pchannels
         self._adopt = adopt
         self._known: set[str] = set()
 

@@ -24,7 +24,7 @@ from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming import requests
 from woodpecker.streaming.codec.records import COORDINATOR
 from woodpecker.streaming.coordinator.leading import Office
-from woodpecker.streaming.coordinator.pchannels import MakeLog
+from woodpecker.streaming.coordinator.means import MakeLog, Means
 from woodpecker.streaming.core import election
 from woodpecker.streaming.core.records import CoordinatorRecord
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
@@ -193,12 +193,13 @@ class Coordinator:
             beat_ms=self._settings.beat_ms,
         )
         self._seen = Seen(record=await hold.take(decide), version=None)
-        office = Office(
-            self._records,
-            self._runtime,
-            self._dialer,
-            self._make_log,
-            self._settings,
+        means = Means(
+            records=self._records,
+            runtime=self._runtime,
+            dialer=self._dialer,
+            make_log=self._make_log,
+            settings=self._settings,
+            observer=self._observer,
             address=self._address,
             epoch=epoch,
             may_decide=lambda: (
@@ -206,8 +207,8 @@ class Coordinator:
                 and election.may_decide(hold.proof_age_ms, self._settings.session_ttl_ms)
             ),
             on_deposed=end,
-            observer=self._observer,
         )
+        office = Office(means)
         _log.info("coordinator %d at %s leads", epoch, self._address)
         self._office = office
         office.start()
