@@ -28,6 +28,7 @@ from woodpecker.streaming.ports import Dialer, Stream
 
 FIRST_PAUSE_MS = 100.0
 LAST_PAUSE_MS = 10_000.0
+LAST_MAP_PAUSE_MS = 2_000.0  # of asking for the map: all that waits goes on with it
 REPORTS = 4096  # (pchannel, term) that were reported, remembered
 
 OnMap = Callable[[], None]
@@ -125,7 +126,8 @@ class Routing:
                     if error.refusal.address:
                         break
             attempt += 1
-            await self._runtime.sleep_ms(pause_ms(attempt, self._runtime.random()))
+            pause = pause_ms(attempt, self._runtime.random())
+            await self._runtime.sleep_ms(min(pause, LAST_MAP_PAUSE_MS))
 
     async def _discover(self, address: str) -> bool:
         """Follow one stream to its end. Returns: whether it gave a map."""

@@ -125,7 +125,7 @@ async def test_another_address_is_asked_when_one_is_silent_and_the_leader_first(
 
 
 @on_virtual_time
-async def test_nobody_answering_is_tried_ever_more_slowly_with_the_map_as_it_was() -> None:
+async def test_while_nobody_answers_the_last_map_stays_and_the_next_one_is_asked_for() -> None:
     routing, there = await _routing("a")
     there["a"].to_say.put_nowait(
         EMPTY_MAP.changed(MapVersion(epoch=1, counter=1), [_entry(1)]).whole()
@@ -134,7 +134,7 @@ async def test_nobody_answering_is_tried_ever_more_slowly_with_the_map_as_it_was
     for _ in range(100):
         there["a"].to_say.put_nowait(None)
     await asyncio.sleep(100)
-    assert 10 <= there["a"].opened <= 30
+    assert 50 <= there["a"].opened <= 65
     assert routing.owner(PCHANNEL) == _entry(1)
     await routing.close()
 
