@@ -228,7 +228,7 @@ async def test_the_beginning_of_a_channel_is_its_own_though_the_log_keeps_more()
         assert await consuming.until(2) == [b"8", b"9"]
         old = Start(form=StartForm.SEQ, value=3)  # who knows a place in it is not sent away
         await consuming.subscribe(2, vcid=8, start=old)
-        await consuming.until(9, 2)
+        await consuming.until(10, 2)
         await consuming.close()
 
 

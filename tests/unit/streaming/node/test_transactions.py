@@ -146,6 +146,8 @@ async def test_a_newer_epoch_aborts_what_was_open() -> None:
         assert (await describe(member, old, 0)).state == "aborted"
         late = await consume(cluster, member)
         assert await late.until(1) == [b"2"]
+        consumers = [c for there in member.life.audience._by_vcid.values() for c in there.values()]
+        assert [c._assembly.held_bytes for c in consumers] == [0, 0], "nobody waits for its commit"
         await live.close()
         await late.close()
 
