@@ -56,6 +56,7 @@ kill: $(DEV)
 	@$(FAULTS) kill --store object --kills $(KILLS)
 	@$(FAULTS) kill --store quorum --kills $(KILLS)
 	@$(FAULTS) node-loss
+	@$(FAULTS) streaming
 	@$(FAULTS) fight --store file
 	@$(FAULTS) fight --store object
 	@$(FAULTS) fight --store quorum

@@ -23,6 +23,7 @@ from woodpecker.testing.faults.outage import outages
 from woodpecker.testing.faults.partition import CLIENTS, hosts, partitions
 from woodpecker.testing.faults.paused import paused
 from woodpecker.testing.faults.places import MODES
+from woodpecker.testing.faults.streaming import streaming
 from woodpecker.testing.servers.network import Network, why_not
 
 SKIPPED = 3
@@ -59,7 +60,9 @@ def _main(arguments: argparse.Namespace, argv: list[str] | None) -> int:
     return 0 if report.is_good else 1
 
 
-async def _run(arguments: argparse.Namespace, directory: Path, seed: int, command: str) -> Report:
+async def _run(  # noqa: PLR0911  one for each run
+    arguments: argparse.Namespace, directory: Path, seed: int, command: str
+) -> Report:
     """The run that was asked for."""
     store, times = getattr(arguments, "store", ""), getattr(arguments, "times", 0)
     match arguments.run:
@@ -77,6 +80,15 @@ async def _run(arguments: argparse.Namespace, directory: Path, seed: int, comman
                 directory,
                 seconds=arguments.seconds,
                 rate=arguments.rate,
+                seed=seed,
+                command=command,
+            )
+        case "streaming":
+            return await streaming(
+                directory,
+                strikes=arguments.strikes,
+                channels=arguments.channels,
+                loaded=min(arguments.loaded, arguments.channels),
                 seed=seed,
                 command=command,
             )
@@ -145,6 +157,12 @@ def _parser() -> argparse.ArgumentParser:
     failing = runs.add_parser("outage", parents=[common], help="SeaweedFS or etcd fail under load")
     failing.add_argument("--of", choices=("store", "etcd"), default="store")
     failing.add_argument("--times", type=int, default=22)
+    service = runs.add_parser(
+        "streaming", parents=[common], help="a streaming service loses everything once"
+    )
+    service.add_argument("--strikes", type=int, default=40)
+    service.add_argument("--channels", type=int, default=1000)
+    service.add_argument("--loaded", type=int, default=6, help="of these channels are used")
     leaving = runs.add_parser("exit", parents=[stored], help="append and return: status 0")
     leaving.add_argument("--times", type=int, default=200)
     return parser
