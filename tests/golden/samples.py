@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.golden import journal_sample
+from tests.golden import journal_sample, stream_samples
 
 from woodpecker.codec import endmark, records
 from woodpecker.codec.block import PackedBlock, pack
@@ -38,6 +38,7 @@ from woodpecker.core.register import (
     ProducerState,
     Register,
 )
+from woodpecker.streaming.codec.checkpoint import encode_checkpoint
 
 LOG_ID = "0123456789abcdef" * 2
 TOKEN = "fedcba9876543210" * 2
@@ -306,6 +307,16 @@ BINARY = [
         file="journal.v1",
         make=lambda: journal_sample.journal_file(journal_block(), 5, 7),
         value=journal_sample.expected(journal_block(), 5, 7),
+    ),
+    Golden(
+        file="stream-columns.v1",
+        make=stream_samples.encode_columns,
+        value=stream_samples.COLUMNS,
+    ),
+    Golden(
+        file="stream-checkpoint.v1",
+        make=lambda: encode_checkpoint(stream_samples.FOLD),
+        value=stream_samples.FOLD,
     ),
 ]
 

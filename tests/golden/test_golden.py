@@ -18,9 +18,11 @@ from tests.golden.samples import (
     full_draft,
     plain_blocks,
 )
+from tests.golden.stream_samples import decode_columns
 
 from woodpecker.codec import endmark, records, sealed
 from woodpecker.codec.block import Block, parse_header
+from woodpecker.streaming.codec.checkpoint import decode_checkpoint
 
 HERE = Path(__file__).parent
 DECODERS: dict[str, Callable[[bytes], Any]] = {
@@ -36,6 +38,8 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "cursor.v1.json": records.decode_cursor,
     "store.v1.json": records.decode_store_marker,
     "endmark.v1": endmark.parse,
+    "stream-columns.v1": decode_columns,
+    "stream-checkpoint.v1": decode_checkpoint,
 }
 
 

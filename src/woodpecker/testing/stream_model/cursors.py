@@ -325,7 +325,7 @@ CURSORS = cases.Part(
     name="stream-cursors",
     worlds=(
         _world(ONE, ends=True),
-        _world(TWO, ends=True),
+        _world(TWO, ends=True, is_large=True),
         _world(RESETS, ends=True, is_large=True),
         _world(CRASHES),
         _world(FILTERED, ends=True),
