@@ -22,11 +22,11 @@ from woodpecker.metadata.base import MetadataStore
 from woodpecker.observability.base import SILENT, Observer
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming import requests
-from woodpecker.streaming.codec.records import COORDINATOR
+from woodpecker.streaming.codec.records import COORDINATOR, FEATURES
 from woodpecker.streaming.coordinator.leading import Office
 from woodpecker.streaming.coordinator.means import MakeLog, Means
 from woodpecker.streaming.core import election
-from woodpecker.streaming.core.records import CoordinatorRecord
+from woodpecker.streaming.core.records import CoordinatorRecord, Features
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.frames import DiscoverDown, DiscoverUp
 from woodpecker.streaming.metadata.hold import Hold
@@ -36,6 +36,7 @@ from woodpecker.streaming.requests import Request
 from woodpecker.streaming.settings import StreamSettings
 
 LOOK_MS = 1_000
+KNOWN_FEATURES = 1  # the highest level that this version can lead
 READS = (requests.Locate, requests.ListChannels, requests.DescribeCluster)
 
 Reply = TypeVar("Reply")
@@ -73,6 +74,7 @@ class Coordinator:
         self._token = runtime.token()
         self._seen: Seen[CoordinatorRecord] = Seen(record=None, version=None)
         self._sighting: Sighting | None = None
+        self._is_too_old = False
         self._office: Office | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -124,7 +126,8 @@ class Coordinator:
     def _leading(self) -> Office:
         if self._office is None:
             record = self._seen.record
-            address = "" if record is None or record.holder == self._token else record.address
+            is_other = record is not None and record.holder not in (election.NOBODY, self._token)
+            address = record.address if record is not None and is_other else ""
             where = f"the leader is at {address}" if address else "there is none yet"
             raise Refused(
                 Refusal(
@@ -141,7 +144,7 @@ class Coordinator:
         while True:
             try:
                 await self._look()
-                if self._may_stand():
+                if self._may_stand() and await self._knows_features():
                     await self._lead()
             except _Overtaken:
                 continue
@@ -163,6 +166,19 @@ class Coordinator:
     def _may_stand(self) -> bool:
         ttl_ms = self._settings.session_ttl_ms
         return election.is_free(self._seen.record, self._sighting, ttl_ms)
+
+    async def _knows_features(self) -> bool:
+        """Whether this version can lead a service at its level of features."""
+        level = ((await self._records.load(FEATURES)).record or Features()).level
+        if level > KNOWN_FEATURES and not self._is_too_old:
+            _log.error(
+                "the service is at feature level %d, the coordinator at %s knows %d: upgrade it",
+                level,
+                self._address,
+                KNOWN_FEATURES,
+            )
+        self._is_too_old = level > KNOWN_FEATURES
+        return not self._is_too_old
 
     async def _lead(self) -> None:
         """Take the record as it was seen, and lead until it is somebody else's. Raises: _Overtaken."""

@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 from tests.unit.streaming.coordinator.kit import World
 
-from woodpecker.streaming.codec.records import COORDINATOR
+from woodpecker.streaming.codec.records import COORDINATOR, FEATURES
 from woodpecker.streaming.core.assignment_map import EMPTY_MAP, AssignmentMap, applied
+from woodpecker.streaming.core.election import abdicated
+from woodpecker.streaming.core.records import Features
 from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.frames import Close, DiscoverHello, MapChange, Report
 from woodpecker.streaming.requests import DescribeCluster, Move
 from woodpecker.streaming.settings import DEFAULTS
+from woodpecker.testing.faulty import Fault
 from woodpecker.testing.virtual import on_virtual_time
 
 
@@ -164,4 +167,35 @@ async def test_a_vanished_record_deposes_and_is_taken_anew() -> None:
     await world.calm.remove(COORDINATOR.path, expect=seen.version)
     await world.sleep(10)
     assert world.coordinators["c1"].is_leader
+    await world.stop()
+
+
+@on_virtual_time
+async def test_a_coordinator_that_is_too_old_does_not_lead() -> None:
+    world = World()
+    await world.records.put(FEATURES, Features(level=2), expect=None)
+    coordinator = await world.coordinator("c1")
+    await world.sleep(20)
+    assert not coordinator.is_leader
+    with pytest.raises(Refused, match="there is none yet"):
+        await coordinator.assign(DescribeCluster())
+    await world.stop()
+
+
+@on_virtual_time
+async def test_nobody_is_sent_to_a_leader_that_has_abdicated() -> None:
+    world = await running("n1")
+    second = await world.coordinator("c2")
+    await world.sleep(3)
+    world.faults.script("put", Fault.UNAVAILABLE, key="stream/coordinator", times=10_000)
+    seen = await world.records.load(COORDINATOR)
+    assert seen.record is not None
+    await world.records.put(COORDINATOR, abdicated(seen.record), expect=seen.version)
+    await world.sleep(3)
+    with pytest.raises(Refused) as refused:
+        await second.assign(DescribeCluster())
+    assert refused.value.refusal.address == ""
+    world.faults.calm()
+    await world.sleep(10)
+    assert second.is_leader or world.coordinators["c1"].is_leader
     await world.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -166,3 +167,10 @@ async def test_pages_and_all_and_what_cannot_be_read() -> None:
     assert list(await records.all(PCHANNELS)) == ["a1", "a2", "b1"]
     await calm.store.put(NODES.key("bad").path, b"nonsense", expect=None)
     assert await records.all(NODES) == {}
+
+
+def test_what_an_earlier_version_wrote_is_read_and_written_alike() -> None:
+    """Written by this: ``b"".join(map(codec.encode, SAMPLES))``; a new field with a default may be added."""
+    lines = (Path(__file__).parent / "records.v1.jsonl").read_bytes().splitlines(keepends=True)
+    for line, record in zip(lines, SAMPLES, strict=True):
+        assert codec.decode(line, type(record), where="golden") == record
