@@ -50,20 +50,21 @@ class Consumption:
         self._outbox: Outbox[frames.ConsumeDown] = Outbox(stream)
         self._places: dict[int, _Place] = {}
         self._told_ms = life.runtime.monotonic_ms()
+        self._telling: asyncio.Task[None] | None = None
+        self._is_quick = False  # somebody asked for signals of time, or ends by them
 
     async def run(self) -> None:
         """Serve until the stream ends."""
         self._outbox.put(frames.ConsumeReady(term=self._life.term))
         number = self._life.join(self)
         spawn = self._life.runtime.spawn
-        tasks = [
-            spawn(self._receive(), "receive a Consume stream"),
-            spawn(self._tell_progress(), "progress of a Consume stream"),
-        ]
+        receiving = spawn(self._receive(), "receive a Consume stream")
+        self._tell_from_now_on()
         try:
             await self._outbox.run()
         finally:
             self._life.part(number)
+            tasks = [receiving, *([self._telling] if self._telling else [])]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -168,6 +169,9 @@ class Consumption:
         if place.credit:
             consumer.add_credit(place.credit)
         consumer.start()
+        if (consumer.wants_ticks or consumer.has_stop) and not self._is_quick:
+            self._is_quick = True
+            self._tell_from_now_on()
 
     def _refuse(self, place: _Place, refusal: Refusal) -> None:
         if self._places.get(place.wish.consumer) is place:
@@ -200,10 +204,18 @@ class Consumption:
 
     # --- progress ---
 
+    def _tell_from_now_on(self) -> None:
+        """(Again) at the pace that is wanted now."""
+        if self._telling is not None:
+            self._telling.cancel()
+        name = "progress of a Consume stream"
+        self._telling = self._life.runtime.spawn(self._tell_progress(), name)
+
     async def _tell_progress(self) -> None:
         runtime = self._life.runtime
         while True:
-            await runtime.sleep_ms(self._life.settings.idle_signal_ms)
+            idle_ms = self._life.settings.idle_signal_ms
+            await runtime.sleep_ms(idle_ms if self._is_quick else PROGRESS_MS)
             consumers = [p.consumer for p in self._places.values() if p.consumer is not None]
             if any(consumer.has_stop for consumer in consumers):
                 self._check_stops(consumers)
