@@ -56,6 +56,7 @@ STREAM_ACTIONS = (  # the same, of a streaming service
     "message acknowledged",
     "transaction committed",
     "transaction given up",
+    "read point",
     "operator: move",
     "operator: drain",
     "send failed: outcome_unknown, unknown",

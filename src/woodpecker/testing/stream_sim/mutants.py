@@ -63,6 +63,14 @@ def stream_refuses_without_proof() -> Patches:
     return [(producing.Production, "_refuse_if_owner", blunt)]
 
 
+@mutant("a read point is told after a proof of ownership", STREAM)
+def stream_read_points_without_proof() -> Patches:
+    async def at_once(_: Any) -> None:
+        return
+
+    return [(life.Life, "prove", at_once)]
+
+
 @mutant("a term begins at the limit of the one before", STREAM)
 def stream_term_starts_from_the_clock() -> Patches:
     def from_the_clock(*, limit: int, last_tick: int, clock_us: int) -> int:

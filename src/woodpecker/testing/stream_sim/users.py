@@ -17,6 +17,7 @@ from woodpecker.errors import (
     WoodpeckerError,
 )
 from woodpecker.streaming.client.channel import Channel
+from woodpecker.streaming.client.client import StreamingClient
 from woodpecker.streaming.client.messages import TickSignal
 from woodpecker.streaming.client.producer import Producer
 from woodpecker.streaming.core.refusals import Refused
@@ -25,6 +26,8 @@ from woodpecker.streaming.requests import Drain, Move
 from woodpecker.testing.sim.world import Machine
 from woodpecker.testing.stream_sim.town import AGAIN_S, Book, Sent, SlotDialer, Town, View
 
+FOUNDING = 0.03  # chance that a producer goes on to a new channel first
+ASKING = 0.05  # chance that it asks for a read point
 BORNE = (NotWritten, OutcomeUnknown, Unavailable, Fenced, Overloaded, Closed)
 
 
@@ -36,13 +39,15 @@ class GivenUp(Exception):
 async def opened(town: Town, machine: Machine, name: str) -> AsyncIterator[Channel]:
     """A client of its own, and the channel."""
     async with town.client(machine) as client:
-        channel: Channel | None = None
-        while channel is None:
-            try:
-                channel = await client.create_channel(name, exist_ok=True)
-            except (Unavailable, OutcomeUnknown):
-                await asyncio.sleep(AGAIN_S)
-        yield channel
+        yield await _created(client, name)
+
+
+async def _created(client: StreamingClient, name: str) -> Channel:
+    while True:
+        try:
+            return await client.create_channel(name, exist_ok=True)
+        except (Unavailable, OutcomeUnknown):
+            await asyncio.sleep(AGAIN_S)
 
 
 class ProducerUser:
@@ -57,10 +62,12 @@ class ProducerUser:
         self._lines = 0
 
     async def main(self) -> None:
-        async with opened(self._town, self._machine, self._name) as channel:
+        async with self._town.client(self._machine) as client:
+            channel = await _created(client, self._name)
             while not self._is_over:
                 try:
                     await self._produce(channel)
+                    await self._found(client)
                 except BORNE as error:
                     self._town.coverage[f"producer ended: {error.code}"] += 1
                     await asyncio.sleep(AGAIN_S)
@@ -76,11 +83,39 @@ class ProducerUser:
         line = f"{self._machine.name}/{self._lines}"
         async with channel.producer(name) as producer:
             while not self._is_over:
+                if self._machine.rng.random() < FOUNDING:
+                    return
+                if self._machine.rng.random() < ASKING:
+                    await self._ask(channel)
                 if self._machine.rng.random() < self._town.plan.transactions:
                     await self._transact(producer, line)
                 else:
                     await self._burst(producer, line)
                 await asyncio.sleep(self._town.plan.pace_ms / 1000 * self._machine.rng.random())
+
+    async def _found(self, client: StreamingClient) -> None:
+        """A new channel, and the first message in it: no owner of the past may say that it is not there."""
+        name = f"x-{self._machine.name}-{self._lines}"
+        channel = await _created(client, name)
+        book = self._town.books.setdefault(name, Book(name))
+        sent = Sent(f"{self._machine.name}/{name}", [self._message()])
+        book.sent.append(sent)
+        try:
+            async with channel.producer() as producer:
+                position = await producer.send(sent.payloads[0])
+        except WoodpeckerError as error:
+            self._failed(sent, error)
+            raise
+        assert position is not None
+        self._acked(sent, position)
+
+    async def _ask(self, channel: Channel) -> None:
+        """S10: a read point covers everything that anybody was told is written."""
+        needed = self._book.top
+        point = await channel.read_point()
+        self._town.coverage["read point"] += 1
+        if point < needed:
+            self._town.fail("S10", f"read point {point}, acknowledged before: {needed}")
 
     def _message(self) -> bytes:
         self._made += 1

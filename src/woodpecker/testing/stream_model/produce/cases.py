@@ -108,10 +108,11 @@ PRODUCE = cases.Part(
         _mutant("an abort is told before it is durable", COMMITS, refuses_when_acked=False),
         _mutant("an owner of the past refuses for good", MOVES, refuses_when_owner=False),
         _mutant(
-            "a client goes back to an owner of the past, which refuses for good",
+            "an owner of the past refuses for good, and the sequence is used again",
             PLAIN,
             terms_never_fall=False,
             refuses_when_owner=False,
+            ends_after_cut=False,
         ),
         _mutant("the sequence of a batch that was cut is used again", ANEW, ends_after_cut=False),
         _mutant("an unknown batch is told not written", NAMES, unknown_stays=False),
