@@ -77,7 +77,7 @@ class Show:
         self._nemesis = Nemesis(
             town,
             random.Random(f"{town.seed} stream nemesis"),
-            strikes=self._plan.strikes,
+            strikes=tuple(one for one in self._plan.strikes if one is not Fault.CLOCK_JUMP),
             every_s=self._plan.strike_s,
             late=False,
             long_stop_s=(20.0, 60.0),
@@ -156,6 +156,8 @@ class Show:
 
     async def _suffer(self) -> None:
         town = self._town
+        if Fault.CLOCK_JUMP in self._plan.strikes:
+            self._jump()
         storm = asyncio.ensure_future(self._nemesis.run()) if self._plan.strikes else None
         until_s = town.loop.time() + self._plan.active_s
         while (  # noqa: ASYNC110  several things end it; virtual time is free
@@ -165,6 +167,17 @@ class Show:
         if storm is not None:
             storm.cancel()
             await asyncio.gather(storm, return_exceptions=True)
+
+    def _jump(self) -> None:
+        """The wall clock of a member jumps, now and then. Never by days ahead: a term that began at such a
+        time would have to be waited for.
+        """
+        members = [m for m in self._town.machines.values() if m.name[0] in "nc" and not m.has_ended]
+        if members and self._replacing:
+            machine, jump_us = self._rng.choice(members), self._rng.choice(JUMP_US[:3])
+            self._town.inject(Fault.CLOCK_JUMP, machine.name, f"by {jump_us / 1e6:.0f} s")
+            machine.runtime.clock_error_us += jump_us
+            self._town.loop.at_ms(self._rng.expovariate(1 / 8_000), self._jump)
 
     def _strike_network(self, fault: Fault) -> None:
         town, rng = self._town, self._rng
