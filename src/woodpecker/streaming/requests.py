@@ -214,7 +214,10 @@ class Channels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateChannel(Request["Channel"]):
-    """-> Channel. EXISTS if it was there and neither ``exist_ok`` nor the same ``request``."""
+    """-> Channel. EXISTS if it was there and neither ``exist_ok`` nor the same ``request``.
+
+    GONE: this ``request`` has made it, and it was deleted since.
+    """
 
     name: str
     request: str
@@ -227,7 +230,7 @@ class CreateChannel(Request["Channel"]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteChannel(Request["Done"]):
-    """-> Done. NOT_FOUND if it never was there; a repeat succeeds."""
+    """-> Done. NOT_FOUND if it never was there; a repeat of ``request`` succeeds and deletes nothing else."""
 
     name: str
     request: str

@@ -114,6 +114,7 @@ class ChannelDesk:
                 await self._finish(request.name, seen)
                 continue
             if seen.record is None or seen.record.state is Life.DELETED:
+                _check_not_made_before(request, seen.record)
                 seen = await self._begin(request, seen)
             made = await self._finish(request.name, seen)
             if made is None or made.state is not Life.ACTIVE:
@@ -137,6 +138,7 @@ class ChannelDesk:
             retention_age_s=request.retention_age_s,
             retention_bytes=request.retention_bytes,
             request=request.request,
+            deletion="" if seen.record is None else seen.record.deletion,
             attributes=request.attributes,
         )
 
@@ -176,6 +178,9 @@ class ChannelDesk:
             seen = await self._records.load(key)
         if seen.record is None:
             raise _refused(Class.NOT_FOUND, f"there is no channel {request.name!r}")
+        if request.request and seen.record.deletion == request.request:
+            await self._finish(request.name, seen)  # a repeat; what there is now is another one
+            return Done()
         vcid = seen.record.vcid
 
         def decide(before: VchannelRecord | None) -> VchannelRecord:
@@ -183,7 +188,7 @@ class ChannelDesk:
                 return before or VchannelRecord(
                     name=request.name, vcid=vcid, pchannel="", state=Life.DELETED
                 )
-            return replace(before, state=Life.DELETING)
+            return replace(before, state=Life.DELETING, deletion=request.request)
 
         self._unfinished[request.name] = None
         stored = await self._records.change(key, decide, seen=seen)
@@ -312,6 +317,13 @@ def _one_block_more(before: Counters | None) -> Counters:
 def _same(request: Request[Reply], _term: int) -> Request[Reply]:
     """A request that is the same whatever the term."""
     return request
+
+
+def _check_not_made_before(request: CreateChannel, tombstone: VchannelRecord | None) -> None:
+    """A late repeat does not make again what was deleted since."""
+    if tombstone is not None and request.request and tombstone.request == request.request:
+        text = f"channel {request.name!r} was made by this request, and deleted since"
+        raise _refused(Class.GONE, text)
 
 
 def _told(record: VchannelRecord) -> Channel:

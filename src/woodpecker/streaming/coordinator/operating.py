@@ -68,7 +68,7 @@ class Operations:
         else:
             life = self._balancer.choose((owner,))
         if life is None:
-            what = f"node {request.node}" if request.node else "no other node"
+            what = f"node {request.node} is none that" if request.node else "no other node"
             raise _refused(
                 Class.INVALID,
                 f"{what} may be given pchannel {request.pchannel}: see the nodes' states",

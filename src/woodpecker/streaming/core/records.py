@@ -99,6 +99,7 @@ class VchannelRecord:
     retention_age_s: int | None = None
     retention_bytes: int | None = None
     request: str = ""  # id of the request that created it, for repeats
+    deletion: str = ""  # ... that deleted it, or the one before it of this name
     attributes: tuple[tuple[str, str], ...] = ()
 
 

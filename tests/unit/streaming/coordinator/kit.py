@@ -255,7 +255,7 @@ class World:
 
     async def make_log(self, name: str) -> str:
         self.made_logs.append(name)
-        return f"{hash(name) & 0xFFFF:032x}"
+        return f"{sum(name.encode()):032x}"
 
     async def coordinator(self, name: str = "c1") -> Coordinator:
         address = f"{name}:1"

@@ -202,3 +202,20 @@ async def test_thousands_of_channels_leave_nothing_in_memory() -> None:
     names = [f"c{n:05}" for n in range(0, 3000, 3)]
     assert len((await world.ask(Locate(names=names))).channels) == 1000
     await world.stop()
+
+
+@on_virtual_time
+async def test_late_repeats_do_not_touch_what_came_after() -> None:
+    world = await running()
+    create, delete = CreateChannel(name="a", request="r1"), DeleteChannel(name="a", request="r2")
+    await world.ask(create)
+    await world.ask(delete)
+    with pytest.raises(Refused) as refused:
+        await world.ask(create)
+    assert refused.value.refusal.kind is Class.GONE, "it was made, and deleted since"
+    again = await world.ask(CreateChannel(name="a", request="r3"))
+    await world.ask(delete)
+    assert (await world.ask(Locate(names=["a"]))).channels == [again], "that was another one"
+    await world.ask(DeleteChannel(name="a", request="r4"))
+    assert (await world.ask(Locate(names=["a"]))).channels == []
+    await world.stop()

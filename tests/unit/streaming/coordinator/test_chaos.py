@@ -201,6 +201,17 @@ class Chaos:
         assert len(orders["x"]) == len({info.id for info in infos}), "each once, under one id"
 
 
+def test_one_seed_one_run() -> None:
+    """Whatever hashes, and whatever ran before: the coordinator has a place in the simulator."""
+    traces = []
+    for _ in range(2):
+        chaos = Chaos(5)
+        run(chaos.run())
+        records = chaos.world.shared.by_key.items()
+        traces.append((chaos.world.served, [(key, r.version) for key, r in sorted(records)]))
+    assert traces[0] == traces[1]
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 2059])
 def test_chaos(seed: int) -> None:
     run(_chaos(seed))
