@@ -375,6 +375,27 @@ async def test_a_deleted_channel_ends_its_consumers_after_its_last_message() -> 
 
 
 @on_virtual_time
+async def test_others_messages_move_the_place_and_reach_the_end() -> None:
+    async with one_node() as (cluster, member):
+        await cluster.create(member, 8)
+        producing = await produce(cluster, member)
+        consuming = await Consuming(cluster, member).open()
+        far = member.life.line.acked + 5
+        await consuming.subscribe(1, stop=Stop(form=EndForm.POSITION, value=far))
+        await consuming.subscribe(2)
+        for n in range(10):
+            await producing.put(b"%d" % n, vcid=8)
+        ended = await consuming.wait_for(lambda f: isinstance(f, frames.ConsumerEnded))
+        assert ended.position.seq >= far
+        await consuming.stream.send(frames.Unsubscribe(consumer=2))
+        ended = await consuming.wait_for(
+            lambda f: isinstance(f, frames.ConsumerEnded) and f.consumer == 2
+        )
+        assert ended.position.seq == member.life.line.acked
+        await consuming.close()
+
+
+@on_virtual_time
 async def test_unsubscribe_and_subscribe_again() -> None:
     async with one_node() as (cluster, member):
         producing = await produce(cluster, member)

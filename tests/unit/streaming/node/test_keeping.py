@@ -61,6 +61,23 @@ async def test_a_checkpoint_and_the_rest_are_as_good_as_everything() -> None:
 
 
 @on_virtual_time
+async def test_a_checkpoint_holds_nothing_that_is_not_acknowledged() -> None:
+    async with one_node(checkpoint_age_ms=1000) as (cluster, member):
+        producing = await produce(cluster, member)
+        await producing.put(b"a")
+        member.site.disk.is_held = True
+        await producing.send(b"b")
+        await asyncio.sleep(8)
+        assert all(
+            ref.seq <= member.life.line.acked for ref in (await checkpoints(cluster)).checkpoints
+        )
+        member.site.disk.let_go()
+        await producing.ack()
+        await asyncio.sleep(3)
+        assert (await checkpoints(cluster)).checkpoints[0].seq == member.life.line.acked
+
+
+@on_virtual_time
 async def test_an_unreadable_checkpoint_is_passed_over_and_none_readable_is_corrupt() -> None:
     async with one_node(checkpoint_age_ms=1000) as (cluster, member):
         producing = await produce(cluster, member)

@@ -17,6 +17,7 @@ from tests.unit.streaming.node.kit import (
 
 from woodpecker.streaming import frames, requests
 from woodpecker.streaming.core.refusals import Class, Refused
+from woodpecker.streaming.core.values import Start, StartForm
 from woodpecker.testing.virtual import on_virtual_time
 
 
@@ -168,3 +169,42 @@ async def test_limits_of_transactions() -> None:
         await producing.put(txn_number=1, abort=True)
         assert member.life.line.fold.open == {}
         assert member.life.timers._expiry.next_due_us() is None
+
+
+@on_virtual_time
+async def test_who_begins_at_the_tail_while_a_commit_is_in_flight_gets_it_whole() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member, "a")
+        await producing.put(b"t1", txn_number=0, begin=True)
+        member.site.disk.is_held = True
+        await producing.send(b"t2", txn_number=0, commit=True)
+        await asyncio.sleep(0.05)
+        assert member.life.line.fold.open == {}
+        live = await consume(cluster, member, start=Start(form=StartForm.LATEST))
+        await live.stream.send(frames.AskProgress())
+        await asyncio.sleep(0.05)
+        resumed = live.progress[-1].position
+        member.site.disk.let_go()
+        await producing.ack()
+        assert await live.until(2) == [b"t1", b"t2"]
+        again = await consume(
+            cluster,
+            member,
+            start=Start(form=StartForm.POSITION, value=resumed.seq, low=resumed.low),
+        )
+        assert await again.until(2) == [b"t1", b"t2"]
+        await live.close()
+        await again.close()
+
+
+@on_virtual_time
+async def test_a_new_owner_gives_up_what_nobody_goes_on_with() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member, "a")
+        await producing.put(b"1", txn_number=0, begin=True, keep_alive_ms=3000)
+        new = await cluster.node("n2")
+        await cluster.assign(new)
+        await asyncio.sleep(2.5)
+        assert (await describe(new, producing, 0)).state == "open"
+        await asyncio.sleep(2)
+        assert (await describe(new, producing, 0)).state == "aborted"
