@@ -18,7 +18,7 @@ from woodpecker.app_streaming import connect
 from woodpecker.cli.stream_session import Desk
 from woodpecker.errors import WoodpeckerError
 from woodpecker.runtime.runtime import SystemRuntime
-from woodpecker.streaming.requests import Drain, Move
+from woodpecker.streaming.requests import DescribeCluster, Drain, Move
 from woodpecker.streaming.transport.grpc_client import GrpcDialer
 from woodpecker.testing.faults.arena import Report, say
 from woodpecker.testing.faults.places import Place
@@ -40,6 +40,7 @@ class Service:
         store = "wp://" + ",".join(node.address for node in place.nodes)
         self.place = place
         self.rng = rng
+        self.loaded: list[str] = []  # names of the channels that are used
         self.nodes = [
             StreamingMember(f"stream-{n}", directory, node=f"stream-{n}", store=store, host=TIED)
             for n in range(1, NODES + 1)
@@ -75,11 +76,22 @@ class Service:
         """Some time."""
         await asyncio.sleep(self.rng.uniform(least_s, most_s))
 
-    def node(self) -> StreamingMember:
-        """One of the streaming nodes."""
-        return self.rng.choice(self.nodes)
+    async def node(self) -> StreamingMember:
+        """A node that has one of the loaded channels."""
+        name = self.rng.choice(self.loaded)
+        found = self.rng.choice(self.nodes)
 
-    async def ask(self, work: Callable[[Desk], Awaitable[object]]) -> None:
+        async def look(desk: Desk) -> None:
+            nonlocal found
+            pchannel = (await desk.channel(name)).pchannel
+            state = await desk.ask(DescribeCluster(), "find an owner")
+            owners = {each.pchannel: each.node for each in state.pchannels}
+            found = next((node for node in self.nodes if node.node == owners[pchannel]), found)
+
+        await self.ask(look)
+        return found
+
+    async def ask(self, work: Callable[[Desk], Awaitable[None]]) -> None:
         """Ask the coordinator, as commands do; what it refuses is no fault."""
         runtime = SystemRuntime()
         dialer = GrpcDialer(runtime)
@@ -98,7 +110,7 @@ class Service:
 
 async def node_killed(service: Service) -> None:
     """Killed outright, and it comes back."""
-    node = service.node()
+    node = await service.node()
     await node.kill()
     await service.pause(0, 8)
     await node.start()
@@ -106,7 +118,7 @@ async def node_killed(service: Service) -> None:
 
 async def node_stopped(service: Service) -> None:
     """SIGTERM, and it comes back."""
-    node = service.node()
+    node = await service.node()
     await node.stop()
     await service.pause(0, 3)
     await node.start()
@@ -114,7 +126,7 @@ async def node_stopped(service: Service) -> None:
 
 async def node_paused(service: Service) -> None:
     """It sleeps, perhaps for longer than its session, and wakes up as an owner of former days."""
-    node = service.node()
+    node = await service.node()
     node.pause()
     await service.pause(1, 12)
     node.resume()
@@ -135,16 +147,25 @@ async def both_killed(service: Service) -> None:
 
 async def pchannel_moved(service: Service) -> None:
     """A planned move."""
-    pchannel, node = f"p{service.rng.randrange(16)}", service.node().node
-    await service.ask(lambda desk: desk.ask(Move(pchannel=pchannel, node=node), "move"))
+    name = service.rng.choice(service.loaded)
+
+    async def move(desk: Desk) -> None:
+        await desk.ask(Move(pchannel=(await desk.channel(name)).pchannel), "move")
+
+    await service.ask(move)
+    await service.pause(1, 2)
 
 
 async def node_drained(service: Service) -> None:
     """Emptied, and taken back."""
-    node = service.node().node
-    await service.ask(lambda desk: desk.ask(Drain(node=node), "drain"))
-    await service.pause(3, 6)
-    await service.ask(lambda desk: desk.ask(Drain(node=node, draining=False), "take back"))
+    node = (await service.node()).node
+
+    async def drain(desk: Desk) -> None:
+        await desk.ask(Drain(node=node), "drain")
+        await service.pause(3, 6)
+        await desk.ask(Drain(node=node, draining=False), "take back")
+
+    await service.ask(drain)
 
 
 async def logstore_killed(service: Service) -> None:
@@ -204,7 +225,8 @@ async def _run(
         for name in names:
             await client.create_channel(name)
     report.counts["channels"] = len(names)
-    loads = [ChannelLoad(service.addresses, name, service.rng) for name in names[:loaded]]
+    service.loaded = names[:loaded]
+    loads = [ChannelLoad(service.addresses, name, service.rng) for name in service.loaded]
     pauses: dict[str, list[float]] = defaultdict(list)
     await _progress(report, loads, "the start")
     order = list(STRIKES)
