@@ -13,7 +13,7 @@ from woodpecker.client.environment import Environment
 from woodpecker.core.ids import Kind
 from woodpecker.metadata.catalog import Catalog
 from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
-from woodpecker.observability.base import SILENT
+from woodpecker.observability.base import SILENT, Observer
 from woodpecker.segments.object import ObjectSegments
 from woodpecker.storage.memory import MemoryBucket, MemoryObjectStore
 from woodpecker.streaming import frames, requests
@@ -128,6 +128,7 @@ class Cluster:
         self.settings: StreamSettings = replace(DEFAULTS, **settings)
         self.members: dict[str, Member] = {}
         self.term = 0
+        self.observer: Observer = SILENT
         self._sites = 0
 
     def site(self) -> Site:
@@ -163,6 +164,7 @@ class Cluster:
             node=name,
             address=address,
             settings=self.settings,
+            observer=self.observer,
             dialer=self.network.dialer(name),
         )
         services = Services(handler=node, manager=node, assignment=node.relay)
