@@ -107,7 +107,7 @@ class ProducerUser:
             self._failed(sent, error)
             raise
         assert position is not None
-        self._acked(sent, position)
+        self._acked(book, sent, position)
 
     async def _ask(self, channel: Channel) -> None:
         """S10: a read point covers everything that anybody was told is written."""
@@ -131,7 +131,7 @@ class ProducerUser:
         failed: WoodpeckerError | None = None
         for sent, future in futures:
             try:
-                self._acked(sent, await future)
+                self._acked(self._book, sent, await future)
             except WoodpeckerError as error:
                 self._failed(sent, error)
                 failed = failed or error
@@ -161,11 +161,11 @@ class ProducerUser:
             raise
         else:
             assert txn.position is not None
-            self._acked(sent, txn.position)
+            self._acked(self._book, sent, txn.position)
 
-    def _acked(self, sent: Sent, position: Position) -> None:
+    def _acked(self, book: Book, sent: Sent, position: Position) -> None:
         sent.outcome, sent.position = "ack", position
-        self._book.top = max(self._book.top, position.after())
+        book.top = max(book.top, position.after())
         self._town.coverage["transaction committed" if sent.is_txn else "message acknowledged"] += 1
 
     def _failed(self, sent: Sent, error: WoodpeckerError) -> None:
