@@ -230,13 +230,19 @@ class Flight:
     # --- answers ---
 
     def on_ack(self, sequence: int) -> Draft | None:
-        """The batch that is durable, or None: it was known already."""
+        """The batch that is durable, or None: it was known already, or is not the next one."""
         if sequence < 0:
             return self.ephemerals.popleft() if self.ephemerals else None
-        if not self.flying or self.flying[0].sequence != sequence or not self.flying[0].is_out:
+        draft = next((d for d in self.flying if d.is_out and d.sequence == sequence), None)
+        if draft is None:
             return None
-        draft = self.flying.popleft()
         draft.is_out = False
+        if draft is not self.flying[0]:
+            # a sending on an old stream was written after the newer one was refused: both are in the log, and
+            # told again in their order
+            draft.was_cut = True
+            return None
+        self.flying.popleft()
         self.expected = sequence + 1
         if draft.abort:
             self._broken.discard(draft.txn)

@@ -285,11 +285,12 @@ class ProduceLane:
     def _on_ack(self, link: _Link, ack: Ack) -> None:
         link.answered(ack.session)
         session = self._sessions.get(ack.session)
-        draft = None if session is None else session.flight.on_ack(ack.sequence)
-        if session is None or draft is None:
+        if session is None:
             return
-        self._route.worked()
-        session.acknowledge(draft, ack, link.entry.term)
+        draft = session.flight.on_ack(ack.sequence)
+        if draft is not None:
+            self._route.worked()
+            session.acknowledge(draft, ack, link.entry.term)
         self._wake(session)
 
     def _on_refused(self, link: _Link, frame: BatchRefused) -> None:

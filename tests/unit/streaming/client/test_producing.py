@@ -23,7 +23,7 @@ from woodpecker.errors import (
 )
 from woodpecker.streaming import Message, StreamingClient
 from woodpecker.streaming.core.refusals import Class
-from woodpecker.streaming.frames import Attach, Batch, KeepAlive
+from woodpecker.streaming.frames import Attach, Batch, KeepAlive, Rate
 from woodpecker.testing.virtual import on_virtual_time, run
 
 Fault = Callable[[Service, Any], Awaitable[None]]
@@ -477,6 +477,43 @@ async def test_credit_of_the_stream_bounds_what_is_out() -> None:
         await asyncio.gather(*work)
         await producer.send(Message(bytes(990)))  # larger than all credit, with what it costs
         await producer.close()
+
+
+@on_virtual_time
+async def test_the_rate_that_the_owner_allows_is_kept() -> None:
+    async with serving() as (service, client):
+        producer = await _opened(client)
+        await service.streams[-1].send(Rate(rate_bytes_s=10_000))
+        begin = asyncio.get_running_loop().time()
+        for _ in range(21):
+            await producer.send(bytes(1000 - 64))
+        assert 1.9 <= asyncio.get_running_loop().time() - begin <= 2.2
+        await service.streams[-1].send(Rate(rate_bytes_s=0))
+        begin = asyncio.get_running_loop().time()
+        for _ in range(20):
+            await producer.send(bytes(1000))
+        assert asyncio.get_running_loop().time() - begin <= 0.2
+        await producer.close()
+
+
+@on_virtual_time
+async def test_while_the_owner_rejects_only_ends_of_transactions_go_out() -> None:
+    async with serving() as (service, client):
+        producer = await _opened(client)
+        other = await _opened(client)
+        tx = await producer.transaction().__aenter__()
+        await tx.send(b"t")
+        await service.streams[-1].send(Rate(rate_bytes_s=-1))
+        await asyncio.sleep(0.1)
+        waiting = asyncio.create_task(other.send(b"later"))
+        await tx.__aexit__(None, None, None)
+        await asyncio.sleep(5)
+        assert service.payloads == [b"t"]
+        await service.streams[-1].send(Rate(rate_bytes_s=0))
+        await waiting
+        assert service.payloads == [b"t", b"later"]
+        await producer.close()
+        await other.close()
 
 
 @on_virtual_time
