@@ -19,7 +19,7 @@ from woodpecker.streaming.core.fold import Fold
 from woodpecker.streaming.core.tail_buffer import TailBuffer
 from woodpecker.streaming.core.ticks import Ticks
 from woodpecker.streaming.core.values import Position
-from woodpecker.streaming.node import checkpoints, life, producing, starts, upkeep
+from woodpecker.streaming.node import checkpoints, life, starts, upkeep
 from woodpecker.streaming.node.line import Line
 from woodpecker.testing.sim.mutants import Patches, mutant
 
@@ -53,14 +53,6 @@ def stream_repeats_are_new() -> Patches:
         (admission, "_known", forgetful),
         (Fold, "_check_session", lambda *_: None),
     ]
-
-
-@mutant("what a replaced owner has not seen it does not deny", STREAM)
-def stream_refuses_without_proof() -> Patches:
-    def blunt(self: Any, session: int, sequence: int, refuse: Any, cost: int = 0) -> None:
-        self._refuse(session, sequence, refuse.refusal, cost)
-
-    return [(producing.Production, "_refuse_if_owner", blunt)]
 
 
 @mutant("a read point is told after a proof of ownership", STREAM)
