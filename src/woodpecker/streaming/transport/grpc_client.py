@@ -47,13 +47,13 @@ class GrpcDialer:
         self._tasks: dict[int, asyncio.Task[Any]] = {}
         self._streams: dict[int, GrpcStream] = {}
         self._made = 0
-        self._is_closed = False
+        self.is_closed = False
 
     def endpoint(self, address: str) -> GrpcEndpoint:
         return GrpcEndpoint(self, address)
 
     async def close(self) -> None:
-        self._is_closed = True
+        self.is_closed = True
         for stream in list(self._streams.values()):
             stream.cut()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -64,7 +64,7 @@ class GrpcDialer:
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """The one to ``address``. Raises: Refused(UNAVAILABLE): this dialer is closed."""
-        if self._is_closed:
+        if self.is_closed:
             text = f"{address}: this client is closed; nothing was sent"
             raise Refused(Refusal(kind=Class.UNAVAILABLE, message=text))
         if address not in self._channels:
@@ -130,6 +130,11 @@ class GrpcEndpoint:
             )
         except grpc.aio.AioRpcError as error:
             raise Refused(refusal_of(error, what)) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._dialer.is_closed or (task is not None and task.cancelling()):
+                raise
+            raise ended(what) from None  # gRPC cancels who waits when a channel is closed
         return method.decode_reply(reply)  # type: ignore[no-any-return]  # the request's reply
 
     async def _connect(self, channel: grpc.aio.Channel, what: str, timeout_ms: int) -> None:
@@ -143,8 +148,8 @@ class GrpcEndpoint:
                     if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                         break
                     await channel.wait_for_state_change(state)
-        except TimeoutError:
-            pass
+        except (TimeoutError, grpc.aio.UsageError):
+            pass  # UsageError: the channel was closed meanwhile
         text = f"{what}: no connection; nothing was sent"
         raise Refused(Refusal(kind=Class.UNAVAILABLE, message=text))
 

@@ -480,6 +480,21 @@ class StreamTransportSuite:
         assert isinstance(end, Refused)
         assert end.refusal.kind is Class.UNKNOWN
 
+    async def test_a_closed_dialer_ends_its_calls(
+        self, place: Place, server: Server, service: Service
+    ) -> None:
+        dialer = place.dialer()
+        endpoint = dialer.endpoint(server.address)
+        service.wait = asyncio.Event()
+        call = asyncio.ensure_future(
+            endpoint.call(requests.AddPchannels(count=1), timeout_ms=LONG_MS)
+        )
+        await service.until(lambda: service.asked)
+        await dialer.close()
+        assert (await refused(call)).refusal.kind is Class.UNKNOWN
+        late = endpoint.call(requests.AddPchannels(count=1))
+        assert (await refused(late)).refusal.kind is Class.UNAVAILABLE
+
     async def _send_until_it_fails(self, stream: AnyStream) -> None:
         """The end of the other side may be noticed late."""
         for _ in range(2000):

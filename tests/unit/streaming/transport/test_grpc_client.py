@@ -1,0 +1,61 @@
+"""Calls and streams to somebody who accepts connections and says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from woodpecker.runtime.runtime import SystemRuntime
+from woodpecker.streaming import requests
+from woodpecker.streaming.core.refusals import Class, Refused
+from woodpecker.streaming.transport.grpc_client import GrpcDialer
+
+ADD = requests.AddPchannels(count=1)
+
+
+@pytest.fixture
+def silent():
+    """An address: the system accepts, nobody answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture
+async def dialer():
+    found = GrpcDialer(SystemRuntime())
+    yield found
+    await found.close()
+
+
+async def kind_of(work) -> Class:
+    with pytest.raises(Refused) as caught:
+        async with asyncio.timeout(10):
+            await work
+    return caught.value.refusal.kind
+
+
+async def test_a_call_was_surely_not_sent(silent, dialer) -> None:
+    call = dialer.endpoint(silent).call(ADD, timeout_ms=200)
+    assert await kind_of(call) is Class.UNAVAILABLE
+
+
+async def test_a_dialer_that_is_closed_ends_who_waits_for_a_connection(silent, dialer) -> None:
+    call = asyncio.ensure_future(dialer.endpoint(silent).call(ADD, timeout_ms=60_000))
+    stream = dialer.endpoint(silent).discover()
+    waiting = asyncio.ensure_future(stream.receive())
+    await asyncio.sleep(0.1)
+    await dialer.close()
+    assert await kind_of(call) is Class.UNAVAILABLE
+    assert await kind_of(waiting) is Class.UNKNOWN
+
+
+async def test_who_gives_up_is_cancelled_and_nobody_else(silent, dialer) -> None:
+    call = asyncio.ensure_future(dialer.endpoint(silent).call(ADD, timeout_ms=60_000))
+    await asyncio.sleep(0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
