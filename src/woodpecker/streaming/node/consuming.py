@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from woodpecker.errors import WoodpeckerError
 from woodpecker.streaming import frames
@@ -21,6 +21,7 @@ from woodpecker.streaming.node.refusing import refusal_from
 from woodpecker.streaming.node.starts import begin_of, channel_of
 from woodpecker.streaming.ports import Stream
 
+LEAST_CREDIT_BYTES = 16 << 10  # of a consumer, however many there are
 MOST_BACKLOG = 10_000  # frames
 _log = logging.getLogger("woodpecker.streaming")
 
@@ -49,6 +50,7 @@ class Consumption:
         self._stream = stream
         self._outbox: Outbox[frames.ConsumeDown] = Outbox(stream)
         self._places: dict[int, _Place] = {}
+        self._credit_bytes = 0  # of all of them
         self._told_ms = life.runtime.monotonic_ms()
         self._telling: asyncio.Task[None] | None = None
         self._is_quick = False  # somebody asked for signals of time, or ends by them
@@ -120,7 +122,12 @@ class Consumption:
         if refusal is not None:
             self._outbox.put(frames.ConsumerRefused(consumer=wish.consumer, refusal=refusal))
             return
+        # of what the client would take, no more than is left for all: the node may always send less
+        left = self._life.settings.stream_credit_bytes - self._credit_bytes
+        granted = min(wish.credit_bytes, max(left, LEAST_CREDIT_BYTES))
+        wish = replace(wish, credit_bytes=granted)
         place = self._places[wish.consumer] = _Place(wish=wish)
+        self._credit_bytes += wish.credit_bytes
         name = f"begin a consumer of {self._life.name}"
         place.task = self._life.runtime.spawn(self._begin(place), name)
 
@@ -132,10 +139,6 @@ class Consumption:
             text = (
                 f"consumer {wish.consumer}: credit of {wish.credit_bytes} bytes lets nothing pass"
             )
-            return Refusal(kind=Class.INVALID, message=text)
-        most = self._life.settings.stream_credit_bytes
-        if wish.credit_bytes + sum(p.wish.credit_bytes for p in self._places.values()) > most:
-            text = f"the credits of this stream would exceed {most} bytes: open another one"
             return Refusal(kind=Class.INVALID, message=text)
         return None
 
@@ -175,7 +178,7 @@ class Consumption:
 
     def _refuse(self, place: _Place, refusal: Refusal) -> None:
         if self._places.get(place.wish.consumer) is place:
-            del self._places[place.wish.consumer]
+            self._forget(place.wish.consumer)
             self._outbox.put(frames.ConsumerRefused(consumer=place.wish.consumer, refusal=refusal))
 
     def _unsubscribe(self, number: int) -> None:
@@ -186,12 +189,17 @@ class Consumption:
             position = place.consumer.progress() or place.position
             place.consumer.end(frames.ConsumerEnded(consumer=number, position=position))
             return
-        del self._places[number]
+        self._forget(number)
         self._outbox.put(frames.ConsumerEnded(consumer=number, position=place.position))
 
     def _ended(self, consumer: Consumer) -> None:
-        place = self._places.pop(consumer.number)
+        place = self._forget(consumer.number)
         self._life.audience.leave(consumer, place.seat)
+
+    def _forget(self, number: int) -> _Place:
+        place = self._places.pop(number)
+        self._credit_bytes -= place.wish.credit_bytes
+        return place
 
     async def _end_all(self) -> None:
         for place in list(self._places.values()):

@@ -214,6 +214,28 @@ async def test_a_message_larger_than_all_credit_passes_when_nothing_is_outstandi
 
 
 @on_virtual_time
+async def test_the_credits_of_a_stream_are_shared_when_there_are_many() -> None:
+    async with one_node(stream_credit_bytes=100_000) as (cluster, member):
+        producing = await produce(cluster, member)
+        consuming = await Consuming(cluster, member, gives_credit=False).open()
+        for number in range(1, 21):
+            started = await consuming.subscribe(number, credit_bytes=40_000)
+            assert isinstance(started, frames.Started)
+        for _ in range(60):
+            await producing.put(b"x" * 1000)
+        await asyncio.sleep(0.3)
+        outstanding = sum(data.cost_bytes for data in consuming.data)
+        assert outstanding <= 100_000 + 18 * (16 << 10)
+        consuming.gives_credit = True
+        for data in list(consuming.data):
+            credit = frames.Credit(consumer=data.consumer, size_bytes=data.cost_bytes)
+            await consuming.stream.send(credit)
+        for number in range(1, 21):
+            await consuming.until(60, number)
+        await consuming.close()
+
+
+@on_virtual_time
 async def test_many_consumers_of_one_history_share_what_is_read() -> None:
     async with one_node(tail_bytes=1000) as (cluster, member):
         producing = await produce(cluster, member)
