@@ -31,11 +31,16 @@ class Judge:
         self._machine.is_client = False
         self._rng = random.Random(f"{town.seed} judge")
 
-    async def settle(self) -> None:
-        """S1: every consumer that lives gets everything; every subscriber was handed everything."""
+    async def settle(self) -> bool:
+        """S1: every consumer that lives gets everything; every subscriber was handed everything.
+
+        False: a channel cannot be read, so there is nothing to judge by.
+        """
         for name, book in self._town.books.items():
             async with opened(self._town, self._machine, name) as channel:
                 truth = await self._whole(channel)
+            if truth is None:
+                return False
             until_s = self._town.loop.time() + SETTLE_S
             while self._town.loop.time() < until_s and any(self._lags(book, len(truth))):  # noqa: ASYNC110
                 await asyncio.sleep(1)  # virtual time is free
@@ -43,6 +48,7 @@ class Judge:
                 self._town.fail("S1", f"{who} does not get all of {name}: {len(truth)} messages")
             if self._town.plan.subscribers and book.name == "ch0":  # subscribers are of this one
                 await self._check_seen(book, truth, until_s)
+        return True
 
     def _lags(self, book: Book, count: int) -> Iterator[str]:
         for view in book.views:
@@ -62,14 +68,16 @@ class Judge:
         for name, book in self._town.books.items():
             async with opened(self._town, self._machine, name) as channel:
                 truth = await self._whole(channel)
+                if truth is None:
+                    return
                 self._check_told(book, truth)
                 self._check_order(book, truth)
                 self._check_views(book, truth)
                 await self._check_resumes(channel, truth)
         await self._check_tables()
 
-    async def _whole(self, channel: Channel) -> Seen:
-        """From the earliest to a read point: everything acknowledged before now."""
+    async def _whole(self, channel: Channel) -> Seen | None:
+        """From the earliest to a read point: everything acknowledged before now; None: nobody serves it."""
         until_s = self._town.loop.time() + SETTLE_S
         while True:
             try:
@@ -78,7 +86,7 @@ class Judge:
             except (Unavailable, OutcomeUnknown) as error:
                 if self._town.loop.time() > until_s:
                     self._town.fail("S14", f"{channel.name} cannot be read: {error}")
-                    return []
+                    return None
                 await asyncio.sleep(AGAIN_S)
 
     # ----------------------------------------------------------------------------------- rules
