@@ -18,11 +18,12 @@ DEMO := $(VENV)/.demo
 LOCKED := pyproject.toml constraints-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow sim kill-short kill bench-guard check proto format clean
+.PHONY: help demo demo-channels test test-slow sim kill-short kill bench-guard check proto format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo       write a real data set, kill the writer, take over, verify every byte'
+	@echo 'make demo-channels  the same data set through a channel of `woodpecker up`, which is killed twice'
 	@echo 'make test       the test suite, fast tier (ARGS="-k name" goes to pytest)'
 	@echo 'make test-slow  the slow tier as well'
 	@echo 'make kill-short kills, pauses and outages on real processes and servers, some minutes'
@@ -35,6 +36,10 @@ help:
 
 demo: $(DEMO)
 	@$(BIN)/python demo/flights.py
+
+demo-channels: $(DEMO)
+	@$(PIP) install --quiet -c constraints-dev.txt -e '.[grpc]' $(OR_SAY_PIP)
+	@$(BIN)/python demo/channels.py
 
 test: $(DEV)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
