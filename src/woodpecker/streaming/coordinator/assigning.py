@@ -41,6 +41,7 @@ SWEEP_MS = 1_000.0  # all are looked at so often, or sooner while one waits for 
 BUSY_SWEEP_MS = 200.0
 LEAVE_AT_ONCE = 8  # of a node that drains
 CALL_TIMEOUT_MS = 3_000
+DECISION_MS = 2_000.0  # a decision that could not be written for so long is made anew
 JOBS_AT_ONCE = 64
 
 _log = logging.getLogger("woodpecker.streaming")
@@ -250,10 +251,14 @@ class Assigner:
         node = self._wishes.get(record.name)
         if node is None:
             return None
-        if record.owner is not None and record.owner.node == node:
+        life = self._balancer.life(node)
+        is_there = record.owner is not None and record.owner.node == node
+        if is_there or life is None:
             del self._wishes[record.name]
+            if not is_there:
+                _log.warning("pchannel %s stays: node %s may be given nothing", record.name, node)
             return None
-        return self._balancer.life(node)
+        return life
 
     def _alarm(self, name: str, before: Memory | None, after: Memory) -> None:
         failures = 0 if before is None else before.failures
@@ -271,10 +276,16 @@ class Assigner:
 
     async def _write(self, name: str, wanted: PchannelRecord) -> None:
         """Compare-and-swap. While it is not known whether it has landed, or still may, nothing else is decided."""
-        before = self._stored[name]
+        before, until_ms = self._stored[name], self._runtime.monotonic_ms() + DECISION_MS
+        is_in_doubt = False
 
         def decide(now: PchannelRecord | None) -> PchannelRecord:
-            return wanted if now is None or now == before.record else now
+            if now is not None and now != before.record:
+                return now
+            is_old = self._runtime.monotonic_ms() >= until_ms or not self._may_decide()
+            if is_old and not is_in_doubt:
+                raise _Outdated
+            return wanted
 
         seen = Seen(record=before.record, version=before.version)
         stored: Stored[PchannelRecord] | None = None
@@ -282,10 +293,12 @@ class Assigner:
             try:
                 stored = await self._records.change(PCHANNELS.key(name), decide, seen=seen)
             except OutcomeUnknown as error:
+                is_in_doubt = True
                 _log.warning("pchannel %s: nothing is decided: %s", name, error)
-            except Unavailable:
+            except (Unavailable, _Outdated) as error:
+                _log.info("pchannel %s: nothing was decided: %s", name, error)
                 self.look_at(name)
-                raise
+                return
         self.adopt(stored)
         if stored.record == wanted and wanted.term != before.record.term:
             self._reports.pop(name, None)
@@ -326,3 +339,7 @@ class Assigner:
         endpoint = self._dialer.endpoint(owner.address)
         status = await endpoint.call(request, timeout_ms=CALL_TIMEOUT_MS)
         self._membership.told(owner.node, owner.incarnation, status)
+
+
+class _Outdated(Exception):
+    """What was decided could not be written in time: it is to be decided anew, if it still may be."""

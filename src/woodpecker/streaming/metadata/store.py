@@ -198,6 +198,10 @@ class _Change(Generic[R]):
         except OutcomeUnknown:
             self._is_unknown = True
             raise
+        except Unavailable:
+            if not self._is_unknown:
+                self._doubt = None  # nothing was sent that could still land: decide anew
+            raise
         return Stored(record=wanted, version=version)
 
     async def _pause(self, attempt: int, error: WoodpeckerError) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from woodpecker.metadata.memory import MemoryMetadata, MemoryRecords
+from woodpecker.observability.base import Silent
+from woodpecker.observability.names import Gauge
 from woodpecker.streaming.codec.records import PCHANNELS
 from woodpecker.streaming.coordinator.service import Coordinator
 from woodpecker.streaming.core.records import Assignment, Owner, PchannelRecord
@@ -230,6 +232,16 @@ class FakeNode:
         self.news.set()
 
 
+class Gauges(Silent):
+    """Remembers what gauges show."""
+
+    def __init__(self) -> None:
+        self.shown: dict[tuple[str, str], float] = {}
+
+    def gauge(self, name: Gauge, value: float, **labels: str) -> None:
+        self.shown[name, "".join(labels.values())] = value
+
+
 class World:
     """See the module."""
 
@@ -247,6 +259,7 @@ class World:
         self.node_records = StreamRecords(FaultyMetadata(calm, self.node_faults), self.runtime)
         self.network = MemoryNetwork(self.runtime)
         self.log = Log()
+        self.gauges = Gauges()
         self.served: list[tuple[str, int, str]] = []
         self.nodes: dict[str, FakeNode] = {}
         self.coordinators: dict[str, Coordinator] = {}
@@ -266,6 +279,7 @@ class World:
             self.make_log,
             address=address,
             settings=self.settings,
+            observer=self.gauges,
         )
         coordinator.start()
         self.servers[name] = self.network.serve(address, Services(assignment=coordinator))

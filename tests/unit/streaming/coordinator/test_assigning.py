@@ -332,3 +332,37 @@ async def test_a_write_that_lands_late_is_not_overlooked() -> None:
     await world.sleep(10)
     assert await world.all_assigned() and (await world.pchannels())["p0"].term == 2
     await world.stop()
+
+
+@on_virtual_time
+async def test_what_was_decided_before_an_outage_is_not_done_after_it() -> None:
+    world = await running("n1", "n2", pchannels=2)
+    name = next(iter(world.nodes["n1"].serving))
+    world.faults.is_away = True  # nothing is decided
+    await world.ask(Move(pchannel=name, node="n2"))
+    await world.sleep(8)
+    await world.nodes["n2"].kill()
+    await world.sleep(5)
+    world.faults.is_away = False
+    await world.sleep(30)
+    await world.node("n2")
+    await world.sleep(10)
+    assert name in world.nodes["n1"].serving and await world.all_assigned()
+    assert (await world.pchannels())[name].term == 1
+    await world.stop()
+
+
+@on_virtual_time
+async def test_while_a_write_is_in_doubt_nothing_else_is_decided_however_long() -> None:
+    world = await running("n1", "n2", pchannels=1)
+    (owner,) = [name for name, node in world.nodes.items() if node.serving]
+    (other,) = [name for name in world.nodes if name != owner]
+    world.faults.script("put", Fault.DROPPED, key="stream/p/", times=1_000_000)
+    await world.ask(Move(pchannel="p0", node=other))
+    await world.sleep(75)
+    office = world.coordinators["c1"].office
+    assert office is not None and "write p0" in office.assigner._jobs
+    assert (await world.pchannels())["p0"].term == 1 and world.nodes[owner].serving
+    world.faults.calm()
+    await world.until(lambda: world.nodes[other].serving.get("p0") == 2)
+    await world.stop()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.streaming.coordinator.kit import World
 
+from woodpecker.observability.names import Gauge
 from woodpecker.streaming.codec.records import COORDINATOR, FEATURES
 from woodpecker.streaming.core.assignment_map import EMPTY_MAP, AssignmentMap, applied
 from woodpecker.streaming.core.election import abdicated
@@ -198,4 +199,17 @@ async def test_nobody_is_sent_to_a_leader_that_has_abdicated() -> None:
     world.faults.calm()
     await world.sleep(10)
     assert second.is_leader or world.coordinators["c1"].is_leader
+    await world.stop()
+
+
+@on_virtual_time
+async def test_gauges_show_what_the_leader_sees_and_nothing_of_who_has_left() -> None:
+    world = await running("n1", "n2")
+    await world.sleep(10)
+    shown = world.gauges.shown
+    assert shown[Gauge.STREAM_LEADER, ""] == 1 and shown[Gauge.STREAM_NODES, "live"] == 2
+    assert shown[Gauge.STREAM_ASSIGNMENTS, "assigned"] == 4
+    assert shown[Gauge.STREAM_BROADCASTS, "parked"] == 0
+    await world.coordinators["c1"].stop()
+    assert set(shown.values()) == {0}
     await world.stop()
