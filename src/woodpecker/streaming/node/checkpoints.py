@@ -19,6 +19,7 @@ from woodpecker.streaming.metadata.store import StreamRecords
 from woodpecker.streaming.node.pieces import pieces_of
 
 KEPT = 2
+PREFIX = "checkpoints/"
 
 _log = logging.getLogger("woodpecker.streaming")
 
@@ -85,6 +86,25 @@ async def fold_rest(log: Log, fold: Fold, end: int, progress: Progress) -> None:
         raise Corrupt(
             f"log {log.name!r} ends at seq {end}, its batches at {fold.next_seq}", where=log.name
         )
+
+
+def name_of(seq: int, token: str) -> str:
+    """Name of the object of a checkpoint; ``token``: never used before."""
+    return f"{PREFIX}{seq:020d}-{token}"
+
+
+async def sweep_checkpoints(log: Log, record: CheckpointsRecord) -> None:
+    """Delete objects of openers that died before the record named them, or after it forgot them.
+
+    Only below the oldest checkpoint named: whoever still writes one there is refused by its seq.
+    Raises: Unavailable and the like.
+    """
+    named = {ref.object for ref in record.checkpoints}
+    if len(named) < KEPT:
+        return
+    bound = name_of(record.checkpoints[-1].seq, "")
+    found = [one.name for one in await log.objects.list(PREFIX)]
+    await log.objects.delete(*(name for name in found if name < bound and name not in named))
 
 
 async def write_checkpoint(

@@ -12,7 +12,7 @@ from woodpecker.observability.names import Counter
 from woodpecker.streaming.core import rates
 from woodpecker.streaming.core.records import CheckpointsRecord
 from woodpecker.streaming.core.refusals import Refused
-from woodpecker.streaming.node.checkpoints import write_checkpoint
+from woodpecker.streaming.node.checkpoints import name_of, sweep_checkpoints, write_checkpoint
 from woodpecker.streaming.node.life import Life
 from woodpecker.streaming.node.pressure import loads_of
 from woodpecker.streaming.node.retention import Retention
@@ -34,6 +34,7 @@ class Upkeep:
         self._on_lost = on_lost
         self._saved_seq = 0  # of the newest checkpoint of this life
         self._saved_bytes = 0
+        self._is_swept = False  # once in a life: what openers before it left behind
         self._changed_ms: float | None = None  # since when there is something to save
         self._retention = Retention(life)
         self.bytes_s = 0
@@ -64,7 +65,7 @@ class Upkeep:
         if fold.next_seq == self._saved_seq:
             return None
         await life.settled()
-        name = f"checkpoints/{fold.next_seq:020d}-{life.runtime.token()}"
+        name = name_of(fold.next_seq, life.runtime.token())
         record = await write_checkpoint(life.tools.records, life.log, fold, name)
         self._saved_seq, self._saved_bytes = fold.next_seq, written
         life.counts.add(Counter.STREAM_CHECKPOINTS)
@@ -123,13 +124,17 @@ class Upkeep:
         )
 
     async def _save(self) -> None:
+        life = self._life
         try:
             if self._is_save_due():
-                await self.write_checkpoint()
+                record = await self.write_checkpoint()
                 self._changed_ms = None
+                if record is not None and not self._is_swept:
+                    await sweep_checkpoints(life.log, record)
+                    self._is_swept = True
             await self._retention.apply()
         except (WoodpeckerError, Refused) as error:
-            _log.warning("%s: no checkpoint or trim now: %s", self._life.name, error)
-            await self._life.runtime.sleep_ms(5 * LOOK_MS)
+            _log.warning("%s: no checkpoint or trim now: %s", life.name, error)
+            await life.runtime.sleep_ms(5 * LOOK_MS)
         finally:
             self._saving = None

@@ -25,7 +25,7 @@ from woodpecker.streaming.core.fold import Fold
 from woodpecker.streaming.core.records import CheckpointsRecord
 from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.core.values import Position, Start, StartForm, Where
-from woodpecker.streaming.node.checkpoints import Progress, fold_rest, load_checkpoint
+from woodpecker.streaming.node.checkpoints import Progress, fold_rest, load_checkpoint, name_of
 from woodpecker.testing.virtual import on_virtual_time
 
 
@@ -58,6 +58,23 @@ async def test_a_checkpoint_and_the_rest_are_as_good_as_everything() -> None:
         requests_before = len(member.site.on_objects.requests)
         await asyncio.sleep(600)
         assert len(member.site.on_objects.requests) == requests_before, "idle: nothing is written"
+
+
+@on_virtual_time
+async def test_what_dead_openers_left_behind_is_swept() -> None:
+    async with one_node(checkpoint_age_ms=1000) as (cluster, member):
+        producing = await produce(cluster, member)
+        for n in range(3):
+            await producing.put(b"%d" % n)
+            await asyncio.sleep(3)
+        await cluster.log.objects.put(name_of(2, "dead"), b"?")
+        await cluster.log.objects.put(name_of(10**9, "later"), b"?")
+        new = await cluster.node("n2")
+        await cluster.assign(new)
+        await asyncio.sleep(5)
+        names = {ref.object for ref in (await checkpoints(cluster)).checkpoints}
+        found = {one.name for one in await cluster.log.objects.list()}
+        assert found == names | {name_of(10**9, "later")}
 
 
 @on_virtual_time
