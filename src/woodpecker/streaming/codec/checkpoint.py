@@ -6,7 +6,9 @@ fields in their order, each row of a table an array.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -116,6 +118,12 @@ _ROWS: dict[type[Any], type[Any]] = {
     Fold: _Fold,
 }
 _VALUES = {wire: value for value, wire in _ROWS.items()}
+_FLAT: dict[
+    type[Any], Callable[[Any], tuple[Any, ...]]
+] = {  # rows of plain values: there may be many
+    kind: attrgetter(*(one.name for one in fields(kind)))
+    for kind in (Position, Result, Txn, Vchannel, Place)
+}
 _decode = msgspec.msgpack.Decoder(_Fold).decode
 
 
@@ -155,6 +163,9 @@ def digest_of(data: bytes | memoryview) -> str:
 
 def _wire(value: Any) -> Any:  # noqa: ANN401 - rows of any table
     """A value of the core as what is encoded."""
+    flat = _FLAT.get(type(value))
+    if flat is not None:
+        return flat(value)
     row = _ROWS.get(type(value))
     if row is not None:
         return row(*(_wire(getattr(value, one.name)) for one in fields(value)))
