@@ -83,7 +83,9 @@ class Service:
         self.grants = 0
         self.answers: dict[type[Any], Callable[[Any], Any]] = {}  # of unary requests
         self.streams: list[Any] = []
-        self.credits: dict[int, int] = {}
+        self.credits: dict[int, int] = {}  # of the consumers of the newest stream
+        self.windows: dict[int, int] = {}
+        self.has_too_much = False  # more credit than was begun with
         for name in NODES:
             node = Node(self, name)
             self.network.serve(name, Services(handler=node, assignment=node))
@@ -291,11 +293,16 @@ class Node:
                 match frame:
                     case frames.Subscribe():
                         service.credits[frame.consumer] = frame.credit_bytes
+                        service.windows[frame.consumer] = frame.credit_bytes
                         tasks[frame.consumer] = asyncio.create_task(
                             self._show(stream, frame, hello.term)
                         )
                     case frames.Credit():
                         service.credits[frame.consumer] += frame.size_bytes
+                        most = service.windows[frame.consumer]
+                        service.has_too_much = (
+                            service.has_too_much or service.credits[frame.consumer] > most
+                        )
                         service.changed.set()
                         service.changed = asyncio.Event()
                     case frames.Unsubscribe():
@@ -492,6 +499,7 @@ async def serving(
         yield service, client
     await asyncio.sleep(0)
     assert mine.running() == []
+    assert not service.has_too_much
     for name in NODES:
         server = service.network.server_at(name)
         if server is not None:

@@ -35,7 +35,7 @@ async def move(service: Service, stream: Any) -> None:
 async def take_over(service: Service, stream: Any) -> None:
     """A newer owner in the map, while the old one says nothing any more."""
     service.move("n2" if service.owner == "n1" else "n1")
-    await asyncio.sleep(1000)
+    await asyncio.sleep(100_000)
 
 
 FAULTS: dict[str, Fault] = {"cut": cut, "move": move, "take_over": take_over}
@@ -130,12 +130,15 @@ async def test_any_position_that_was_delivered_is_one_to_go_on_from() -> None:
 async def test_the_tail_is_that_of_the_beginning_whatever_breaks() -> None:
     async with serving() as (service, client):
         service.put(b"1", b"2")
-        channel = await client.open_channel("orders")
-        reading = channel.consume(end="tail")
-        assert (await anext(reading)).payload == b"1"  # type: ignore[union-attr]
-        service.put(b"3")
-        service.move("n2")
-        assert [m.payload async for m in reading] == [b"2"]  # type: ignore[union-attr]
+
+        async def fault(stream: Any) -> None:  # after Started, before any data
+            service.put(b"3")
+            await asyncio.sleep(0.001)
+            stream.cut()
+
+        service.fault, service.break_at = fault, 2
+        assert await _read(client, end="tail") == [b"1", b"2"]
+        assert service.points > 3
 
 
 @on_virtual_time
@@ -306,6 +309,35 @@ async def test_one_that_is_sent_away_does_not_take_the_others_with_it() -> None:
         await asyncio.sleep(200)
         assert (await bad).payload == b"1"  # type: ignore[union-attr]
         await good.aclose()
+
+
+@on_virtual_time
+async def test_progress_of_others_does_not_count_for_one_that_has_not_begun() -> None:
+    async with serving() as (service, client):
+        service.put(b"1", b"2")
+        show, is_first = service.show_consumer, True
+
+        async def slow_at_first(node: Any, stream: Any, wish: Subscribe, term: int) -> None:
+            nonlocal is_first
+            if is_first:
+                is_first = False
+                await asyncio.sleep(1000)
+            await show(node, stream, wish, term)
+
+        service.show_consumer = slow_at_first  # type: ignore[method-assign]
+        channel = await client.open_channel("orders")
+        late = channel.consume(end="tail")
+        waiting = asyncio.create_task(anext(late))
+        await asyncio.sleep(1)
+        assert len(await _read(client, end="tail")) == 2
+        other = channel.consume()
+        for _ in range(2):
+            await anext(other)
+        await asyncio.sleep(1)  # Progress for all that have begun
+        service.cut()
+        assert (await waiting).payload == b"1"  # type: ignore[union-attr]
+        await other.aclose()
+        await late.aclose()
 
 
 def _refuse(service: Service, refusals: list[Any]) -> None:

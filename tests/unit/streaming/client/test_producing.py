@@ -247,6 +247,23 @@ async def test_a_part_that_is_refused_takes_its_transaction_with_it() -> None:
 
 
 @on_virtual_time
+async def test_no_part_of_a_large_message_is_written_without_the_others() -> None:
+    async with serving() as (service, client):
+        service.judge = lambda batch: (
+            refusal(Class.INVALID) if batch.messages.payloads[:1] == [b"b" * 300] else None
+        )
+        producer = await _opened(client)
+        large = b"".join(bytes([letter]) * 300 for letter in b"abcdefghij")
+        with pytest.raises(InvalidRequest):
+            await producer.send(large)  # all pieces and the commit are out before one is refused
+        await producer.send(b"after")
+        await producer.close()
+        assert service.payloads == [b"after"]
+        (session,) = service.sessions.values()
+        assert [txn.state for txn in session.txns.values()] == ["aborted"]
+
+
+@on_virtual_time
 async def test_an_aborted_transaction_is_told_with_its_reason() -> None:
     async with serving() as (service, client):
         producer = await _opened(client)
