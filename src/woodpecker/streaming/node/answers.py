@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from woodpecker.errors import InvalidRequest, WoodpeckerError
 from woodpecker.streaming import requests
 from woodpecker.streaming.core.admission import Refuse
-from woodpecker.streaming.core.facts import Broadcast, Create
+from woodpecker.streaming.core.facts import Broadcast, Create, Facts
 from woodpecker.streaming.core.orders import (
     Write,
     Written,
@@ -18,6 +19,7 @@ from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.core.tables import Verdict
 from woodpecker.streaming.core.values import Position
 from woodpecker.streaming.node.life import Life
+from woodpecker.streaming.node.line import refusal_of
 from woodpecker.streaming.node.starts import channel_of
 
 
@@ -50,7 +52,7 @@ async def describe_transaction(
 
 
 async def append_control(life: Life, request: requests.AppendControl) -> requests.ControlWritten:
-    """Write a control record, once. Raises: Refused; WoodpeckerError: what ended the writer."""
+    """Write a control record, once. Raises: Refused."""
     if life.refusal is not None:
         raise Refused(life.refusal)
     judged = _judged(life, request)
@@ -63,15 +65,29 @@ async def append_control(life: Life, request: requests.AppendControl) -> request
         place = judged.place
         await life.settled()
     else:
-        facts = life.line.write_control(judged.body, vcid=judged.vcid, payload=request.payload)
-        life.timers.decided()
-        await life.written(facts)
+        facts = await _written(life, judged, request.payload)
         return requests.ControlWritten(
             position=Position(facts.seq, 0, facts.tick, facts.column.low, life.term)
         )
     return requests.ControlWritten(
         position=Position(place.seq, 0, place.tick, place.low, life.term)
     )
+
+
+async def _written(life: Life, write: Write, payload: bytes) -> Facts:
+    """Raises: Refused: MOVED or UNKNOWN: what ended the writer says where to go on, not what befell it.
+
+    InvalidRequest: no record can say so.
+    """
+    try:
+        facts = life.line.write_control(write.body, vcid=write.vcid, payload=payload)
+        life.timers.decided()
+        await life.written(facts)
+    except InvalidRequest:  # nothing has happened
+        raise
+    except WoodpeckerError as error:
+        raise Refused(refusal_of(error)) from error
+    return facts
 
 
 def _judged(life: Life, request: requests.AppendControl) -> Write | Written | Refuse:
