@@ -55,14 +55,6 @@ def stream_repeats_are_new() -> Patches:
     ]
 
 
-@mutant("a read point is told after a proof of ownership", STREAM)
-def stream_read_points_without_proof() -> Patches:
-    async def at_once(_: Any) -> None:
-        return
-
-    return [(life.Life, "prove", at_once)]
-
-
 @mutant("a term begins at the limit of the one before", STREAM)
 def stream_term_starts_from_the_clock() -> Patches:
     def from_the_clock(*, limit: int, last_tick: int, clock_us: int) -> int:

@@ -142,7 +142,7 @@ class Show:
 
         Nobody is days ahead: a term that began at such a time would have to be waited for.
         """
-        return self._rng.choice(JUMP_US[:3] if slot == "n0" else (1_000, -200_000, -1_000_000))
+        return self._rng.choice(JUMP_US[:3] if slot == "n0" else (1_000, -200_000, -30_000_000))
 
     def _replace(self, machine: Machine) -> None:
         self._town.loop.at_ms(self._rng.expovariate(1) * 1000, self._next_life, machine)
