@@ -205,10 +205,9 @@ def _malformed(asked: Asked, settings: StreamSettings) -> Refusal | None:
         )
     if asked.count > MAX_MESSAGES:
         return _invalid(f"a batch of {asked.count} messages; allowed are {MAX_MESSAGES}")
-    if asked.number < NO_TXN:
-        return _invalid(f"transaction {asked.number}: numbers are 0 or more")
-    if asked.number < 0 and (asked.begin or is_end or asked.join):
-        return _invalid("begin, commit, abort and join need the number of a transaction")
+    needs_number = asked.begin or is_end or asked.join
+    if asked.number < (0 if needs_number else NO_TXN):
+        return _invalid("begin, commit, abort and join need the number of a transaction, from 0 on")
     if asked.abort and (asked.begin or asked.commit or asked.count):
         return _invalid("an abort stands alone, without messages")
     if asked.join and not asked.commit:
