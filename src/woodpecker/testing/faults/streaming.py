@@ -12,6 +12,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from woodpecker.app_streaming import connect
@@ -24,12 +25,13 @@ from woodpecker.testing.faults.arena import Report, say
 from woodpecker.testing.faults.places import Place
 from woodpecker.testing.faults.stream_load import ChannelLoad
 from woodpecker.testing.servers.process import Host
+from woodpecker.testing.servers.relay import Relay, listen_on
 from woodpecker.testing.servers.streaming import StreamingMember
 
 NODES, COORDINATORS = 3, 2
 PROGRESS_S = 150.0
 MORE = 20  # messages of each channel between two strikes
-OUTAGE_S = 10.0
+OUTAGE_S, TTL_S = 10.0, 6.0
 TIED = Host(is_tied=True)
 
 
@@ -41,10 +43,27 @@ class Service:
         self.place = place
         self.rng = rng
         self.loaded: list[str] = []  # names of the channels that are used
-        self.nodes = [
-            StreamingMember(f"stream-{n}", directory, node=f"stream-{n}", store=store, host=TIED)
-            for n in range(1, NODES + 1)
-        ]
+        self.nodes: list[StreamingMember] = []
+        self.doors: dict[str, Relay] = {}  # by node: through which others reach it
+        self.to_etcd: dict[str, Relay] = {}  # by node: through which it reaches etcd
+        self._relays = AsyncExitStack()
+        host, _, port = place.etcd.endpoint.rpartition(":")
+        etcd = (host, int(port))
+        for number in range(1, NODES + 1):
+            name = f"stream-{number}"
+            self.to_etcd[name] = Relay(etcd, listener=listen_on("127.0.0.1"))
+            door = listen_on("127.0.0.1")
+            node = StreamingMember(
+                name,
+                directory,
+                node=name,
+                store=store,
+                metadata=f"etcd://127.0.0.1:{self.to_etcd[name].port}/run",
+                advertise_port=door.getsockname()[1],
+                host=TIED,
+            )
+            self.doors[name] = Relay(("127.0.0.1", node.port), listener=door)
+            self.nodes.append(node)
         self.coordinators = [
             StreamingMember(f"coordinator-{n}", directory, store=store, host=TIED)
             for n in range(1, COORDINATORS + 1)
@@ -62,6 +81,8 @@ class Service:
 
     async def start(self) -> None:
         """All of it."""
+        for relay in (*self.doors.values(), *self.to_etcd.values()):
+            await self._relays.enter_async_context(relay)
         for member in self.members:
             member.spawn()
         for member in self.members:
@@ -71,6 +92,7 @@ class Service:
         """At once."""
         for member in self.members:
             await member.kill()
+        await self._relays.aclose()
 
     async def pause(self, least_s: float, most_s: float) -> None:
         """Some time."""
@@ -191,11 +213,29 @@ async def object_store_stopped(service: Service) -> None:
     service.place.server.resume()
 
 
+async def node_without_etcd(service: Service) -> None:
+    """Longer than its session; it is asked whether it serves, and keeps what it has."""
+    relay = service.to_etcd[(await service.node()).node]
+    await relay.cut()
+    await asyncio.sleep(OUTAGE_S + TTL_S)
+    relay.heal()
+
+
+async def node_cut_off(service: Service) -> None:
+    """From etcd, coordinators and clients, but not from the logs: it goes on as owner beside its successor."""
+    name = (await service.node()).node
+    relays = (service.to_etcd[name], service.doors[name])
+    await asyncio.gather(*(relay.cut() for relay in relays))
+    await asyncio.sleep(OUTAGE_S + TTL_S)
+    for relay in relays:
+        relay.heal()
+
+
 STRIKES: Mapping[str, Callable[[Service], Awaitable[None]]] = {
     strike.__name__.replace("_", " "): strike
     for strike in (
         node_killed, node_stopped, node_paused, coordinator_killed, both_killed, pchannel_moved,
-        node_drained, logstore_killed, etcd_stopped, object_store_stopped,
+        node_drained, node_without_etcd, node_cut_off, logstore_killed, etcd_stopped, object_store_stopped,
     )
 }  # fmt: skip
 

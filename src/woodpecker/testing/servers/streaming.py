@@ -17,6 +17,7 @@ class StreamingMember(ServerProcess):
         name: of its directory in ``directory``.
         store, metadata: URLs, as for a client.
         ttl_ms: how long it may be silent before it is gone.
+        advertise_port: what others are told instead of its own port (a relay).
     """
 
     def __init__(
@@ -29,15 +30,18 @@ class StreamingMember(ServerProcess):
         metadata: str | None = None,
         mode: str | None = None,
         ttl_ms: int = 6_000,
+        advertise_port: int | None = None,
         host: Host = LOOPBACK,
     ) -> None:
         self.name = name
         self.node = node
-        self.address = f"{host.address}:{free_port()}"
+        self.port = free_port()
+        self.address = f"{host.address}:{advertise_port or self.port}"
         self.http = f"{host.address}:{free_port()}"
         flags = {
             "node": node,
-            "listen": self.address,
+            "listen": f"{host.address}:{self.port}",
+            "advertise": self.address,
             "http": self.http,
             "store": store,
             "metadata": metadata,
