@@ -236,6 +236,8 @@ class Show:
             self._node_nemesis.stop()
         for machine in self._world.machines.values():
             machine.calm()
+        for machine in self._working():  # while nodes come up writers would write on, at full speed
+            machine.should_end.set()
         self._nemesis.wake_all(late=not self._plan.late_sleepers)
 
     def _working(self) -> list[Machine]:
