@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -90,17 +91,23 @@ async def _kept_from(place: Serving, channel: Vchannel) -> int:
 
 
 async def seq_at(place: Serving, tick: int) -> int:
-    """Seq of the first entry with that tick or a later one, else the tail."""
+    """Seq of the first entry with that tick or a later one, else the tail.
+
+    The tail as it is now: what is acknowledged while the log is read counts as later. **P**
+    """
+    acked = place.line.acked
     if tick > place.line.ticks.acked:
-        return place.line.acked
+        return acked
     try:
         when = _EPOCH + timedelta(microseconds=max(tick, 0))
     except OverflowError:
-        return place.line.acked
-    async with place.log.read_batches(when) as batches:
+        return acked
+    async with place.log.read_batches(when, acked, follow=True) as batches:
         async for batch in batches:
-            return min(batch.first_seq, place.line.acked)
-    return place.line.acked
+            at = bisect_left(batch.timestamps_us, tick)  # it may begin before, where readers lag
+            if at < len(batch):
+                return batch.first_seq + at
+    return acked
 
 
 async def _low_of(place: Serving, position: Position, acked: int) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.unit.streaming.node.kit import (
     VCID,
+    Consuming,
     P,
     consume,
     is_class,
@@ -14,6 +17,7 @@ from tests.unit.streaming.node.kit import (
 
 from woodpecker.streaming import requests
 from woodpecker.streaming.core.refusals import Class, Refused
+from woodpecker.streaming.core.values import Start, StartForm
 from woodpecker.testing.virtual import on_virtual_time
 
 
@@ -55,3 +59,23 @@ async def test_a_control_record_that_no_reader_would_take_is_not_written(
         producing = await produce(cluster, member)
         await producing.put(b"b")
         await cluster.assign(await cluster.node("n2"))
+
+
+@on_virtual_time
+async def test_what_is_written_while_a_start_by_time_is_looked_up_is_not_passed_over() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        member.site.on_objects.max_delay_ms = 20
+        member.site.on_metadata.max_delay_ms = 20
+        for round_ in range(20):
+            await producing.send(b"before")
+            await producing.send(b"now", ephemeral=True)
+            await producing.ack()
+            shown = await producing.ack()  # its tick is in no batch
+            consuming = await Consuming(cluster, member).open()
+            start = Start(form=StartForm.TICK, value=shown.tick)
+            asked = asyncio.ensure_future(consuming.subscribe(start=start))
+            await asyncio.sleep(round_ / 1000)
+            first = await producing.put(b"after")
+            assert (await asked).position.seq <= first.seq
+            await consuming.close()
