@@ -52,7 +52,7 @@ class Relay:
         """Pass a stream on, both ways, until either side ends. Raises: as ``assign``."""
         coordinator = (await self._coordinator()).discover()
         tasks = [
-            self._runtime.spawn(_pass_on(stream, coordinator), "relay up"),
+            self._runtime.spawn(_pass_on(stream, coordinator, cuts=True), "relay up"),
             self._runtime.spawn(_pass_on(coordinator, stream), "relay down"),
         ]
         try:
@@ -83,8 +83,19 @@ class Relay:
         return self._dialer.endpoint(self._address)
 
 
-async def _pass_on(source: Stream[Any, Frame], target: Stream[Frame, Any]) -> None:
-    """Frames from one stream to the other, until the first ends."""
-    while (frame := await source.receive()) is not None:
-        await target.send(frame)
+async def _pass_on(
+    source: Stream[Any, Frame], target: Stream[Frame, Any], *, cuts: bool = False
+) -> None:
+    """Frames from one stream to the other, until the first ends.
+
+    Args:
+        cuts: when either is cut the target is, so that nobody waits for what it may never say.
+    """
+    try:
+        while (frame := await source.receive()) is not None:
+            await target.send(frame)
+    except Refused:
+        if cuts:
+            target.cut()
+        raise
     await target.close()

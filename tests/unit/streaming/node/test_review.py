@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.unit.streaming.node.kit import (
@@ -13,11 +14,15 @@ from tests.unit.streaming.node.kit import (
     is_class,
     one_node,
     produce,
+    until,
 )
 
-from woodpecker.streaming import requests
+from woodpecker.streaming import frames, requests
+from woodpecker.streaming.codec.records import COORDINATOR
+from woodpecker.streaming.core.records import CoordinatorRecord
 from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.core.values import Start, StartForm
+from woodpecker.streaming.transport.services import Services
 from woodpecker.testing.virtual import on_virtual_time
 
 
@@ -79,3 +84,44 @@ async def test_what_is_written_while_a_start_by_time_is_looked_up_is_not_passed_
             first = await producing.put(b"after")
             assert (await asked).position.seq <= first.seq
             await consuming.close()
+
+
+class _Silent:
+    """A coordinator whose map never changes."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+
+    async def assign(self, request: requests.Request[Any]) -> Any:
+        raise AssertionError(request)
+
+    async def discover(self, stream: Any) -> None:
+        self.streams += 1
+        try:
+            while await stream.receive() is not None:
+                pass
+        finally:
+            self.streams -= 1
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+@on_virtual_time
+async def test_a_client_that_goes_takes_its_relayed_stream_along(is_cut: bool) -> None:
+    async with one_node() as (cluster, member):
+        silent = _Silent()
+        server = cluster.network.serve(
+            "c:1", Services(assignment=silent), runtime=member.site.runtime
+        )
+        record = CoordinatorRecord(epoch=1, holder="c" * 32, address="c:1")
+        await cluster.admin.change(COORDINATOR, lambda _: record)
+        stream = member.endpoint.discover()
+        await stream.send(frames.DiscoverHello(client="x"))
+        await until(lambda: silent.streams == 1)
+        if is_cut:
+            stream.cut()
+        else:
+            await stream.close()
+        await until(lambda: silent.streams == 0)
+        await asyncio.sleep(1)
+        assert [name for name in cluster.running() if name.startswith("relay")] == []
+        await server.close()
