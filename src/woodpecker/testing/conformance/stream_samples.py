@@ -343,3 +343,15 @@ EXCHANGES: tuple[tuple[Request[Any], Any], ...] = (
     (requests.ListBroadcasts(), requests.BroadcastList(broadcasts=[_BROADCAST])),
     (requests.ResumeBroadcast(key="change-2", skip=True), _BROADCAST),
 )
+
+
+def as_sent(frame: object) -> object:
+    """The same with lists as tuples: a transport may hand over either."""
+    if isinstance(frame, list | tuple | range):
+        return tuple(as_sent(each) for each in frame)
+    if isinstance(frame, dict):
+        return {name: as_sent(each) for name, each in frame.items()}
+    if hasattr(frame, "__dataclass_fields__"):
+        names = frame.__dataclass_fields__
+        return type(frame), tuple(as_sent(getattr(frame, name)) for name in names)
+    return frame

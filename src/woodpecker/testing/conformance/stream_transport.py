@@ -22,6 +22,7 @@ from woodpecker.streaming.ports import Dialer, Endpoint, Stream
 from woodpecker.streaming.requests import Request
 from woodpecker.streaming.transport.services import Services
 from woodpecker.testing.conformance import stream_samples as samples
+from woodpecker.testing.conformance.stream_samples import as_sent
 
 LIMIT_S = 20
 LONG_MS = 60_000
@@ -141,18 +142,6 @@ async def drain(stream: AnyStream) -> list[Any]:
     while (frame := await stream.receive()) is not None:
         found.append(frame)
     return found
-
-
-def as_sent(frame: object) -> object:
-    """The same with lists as tuples: a transport may hand over either."""
-    if isinstance(frame, list | tuple | range):
-        return tuple(as_sent(each) for each in frame)
-    if isinstance(frame, dict):
-        return {name: as_sent(each) for name, each in frame.items()}
-    if hasattr(frame, "__dataclass_fields__"):
-        names = frame.__dataclass_fields__
-        return type(frame), tuple(as_sent(getattr(frame, name)) for name in names)
-    return frame
 
 
 class StreamTransportSuite:
