@@ -1,7 +1,7 @@
 """Metadata as objects in a bucket: no other service is needed.
 
 Each record is one object, its version the object's etag. Etags repeat where a body repeats (they
-are digests in most stores), so **bodies must be unique**: manifests, cursors and leases carry a
+are digests in most stores), so **bodies must be unique**: manifests, cursors, leases and stream records carry a
 nonce. Nothing is removed: object stores have no removal under a condition.
 """
 

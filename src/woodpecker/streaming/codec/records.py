@@ -83,14 +83,25 @@ def broadcast(number: int) -> Key[BroadcastRecord]:
     return BROADCASTS.key(f"{number:020}")
 
 
-def encode(record: object) -> bytes:
-    """Same record, same bytes. Raises: InvalidRequest above 1 MiB."""
-    return envelope.encode(_KINDS[type(record)], record, MAX_RECORD_BYTES)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Body(Generic[R]):
+    nonce: str
+    record: R
+
+
+def encode(record: object, *, nonce: str) -> bytes:
+    """The bytes of one write. ``nonce``: new for each, for in buckets equal bytes are one version. **P**
+
+    Raises: InvalidRequest above 1 MiB.
+    """
+    body = _Body(nonce=nonce, record=record)
+    return envelope.encode(_KINDS[type(record)], body, MAX_RECORD_BYTES)
 
 
 def decode(data: bytes, type_: type[R], *, where: str) -> R:
     """Raises: Corrupt, or InvalidRequest if a newer version of Woodpecker wrote it."""
-    return envelope.decode(_KINDS[type_], data, type_, MAX_RECORD_BYTES, where)
+    body = envelope.decode(_KINDS[type_], data, _Body[type_], MAX_RECORD_BYTES, where)  # type: ignore[valid-type]
+    return body.record
 
 
 def name_of(key: str, table: Table[R]) -> str:

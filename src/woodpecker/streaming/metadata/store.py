@@ -70,12 +70,15 @@ class StreamRecords:
         record = records.decode(found.value, key.type, where=self._where(key.path))
         return Seen(record=record, version=found.version)
 
-    async def put(self, key: Key[R], record: R, *, expect: str | None) -> str:
-        """Write under a condition, once; the new version.
+    async def put(
+        self, key: Key[R], record: R, *, expect: str | None, nonce: str | None = None
+    ) -> str:
+        """Write under a condition, once; the new version. ``nonce``: of the write that this repeats.
 
         Raises: Conflict, OutcomeUnknown, Unavailable: as ``MetadataStore.put``.
         """
-        return await self.store.put(key.path, records.encode(record), expect=expect)
+        data = records.encode(record, nonce=nonce or self._runtime.token())
+        return await self.store.put(key.path, data, expect=expect)
 
     async def change(
         self,
@@ -164,9 +167,8 @@ class _Change(Generic[R]):
         self._seen = seen  # for the first attempt
         self._runtime = runtime
         self._deadline_ms = runtime.monotonic_ms() + timeout_ms
-        self._doubt: tuple[R, str | None] | None = (
-            None  # sent, no answer: wanted, under which version
-        )
+        # sent, no answer: what, under which version, the nonce of the write
+        self._doubt: tuple[R, str | None, str] | None = None
         self._is_unknown = False  # what was sent last may have taken effect, or may still
 
     async def run(self) -> Stored[R]:
@@ -189,10 +191,10 @@ class _Change(Generic[R]):
             wanted = self._decide(seen.record)
             if wanted == seen.record and seen.version is not None:
                 return Stored(record=wanted, version=seen.version)
-            self._doubt = (wanted, seen.version)
-        wanted, expect = self._doubt
+            self._doubt = (wanted, seen.version, self._runtime.token())
+        wanted, expect, nonce = self._doubt
         try:
-            version = await self._records.put(self._key, wanted, expect=expect)
+            version = await self._records.put(self._key, wanted, expect=expect, nonce=nonce)
         except Conflict:
             return None
         except OutcomeUnknown:
