@@ -7,10 +7,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 from woodpecker.streaming.client import consumer as client_consumer
-from woodpecker.streaming.client.flight import Flight
 from woodpecker.streaming.core import admission, assembly
 from woodpecker.streaming.core.acks import Acks
 from woodpecker.streaming.core.assembly import Assembly
@@ -19,7 +17,7 @@ from woodpecker.streaming.core.fold import Fold
 from woodpecker.streaming.core.tail_buffer import TailBuffer
 from woodpecker.streaming.core.ticks import Ticks
 from woodpecker.streaming.core.values import Position
-from woodpecker.streaming.node import checkpoints, life, starts, upkeep
+from woodpecker.streaming.node import checkpoints, starts
 from woodpecker.streaming.node.line import Line
 from woodpecker.testing.sim.mutants import Patches, mutant
 
@@ -55,29 +53,9 @@ def stream_repeats_are_new() -> Patches:
     ]
 
 
-@mutant("a term begins at the limit of the one before", STREAM)
-def stream_term_starts_from_the_clock() -> Patches:
-    def from_the_clock(*, limit: int, last_tick: int, clock_us: int) -> int:
-        return max(last_tick + 1, clock_us) + 0 * limit
-
-    return [
-        (life, "start_of_term", from_the_clock),
-    ]
-
-
 @mutant("a signal lies below the first thing in flight", STREAM)
 def stream_signals_what_is_in_flight() -> Patches:
     return [(Ticks, "signal", lambda self, _: self.last)]
-
-
-@mutant("only what log readers are guaranteed to see is evicted", STREAM)
-def stream_evicts_anything() -> Patches:
-    evict = TailBuffer.evict
-
-    def greedy(self: Any, *, visible: int, excess_bytes: int) -> int:
-        return evict(self, visible=self.next, excess_bytes=excess_bytes + 0 * visible)
-
-    return [(TailBuffer, "evict", greedy)]
 
 
 @mutant("a reader attaches at first or above", STREAM)
@@ -128,19 +106,6 @@ def stream_client_forgets_the_index() -> Patches:
     return [(client_consumer, "start_at", rough)]
 
 
-@mutant("what was out when a stream ended is unknown", STREAM)
-def stream_client_takes_cut_for_unwritten() -> Patches:
-    on_break = Flight.on_break
-
-    def hopeful(self: Any) -> Any:
-        lost = on_break(self)
-        for draft in self.flying:
-            draft.was_cut = False
-        return lost
-
-    return [(Flight, "on_break", hopeful)]
-
-
 @mutant("done never passes the unacknowledged", STREAM)
 def stream_done_is_what_was_handed_out() -> Patches:
     return [(Acks, "done", property(lambda self: self._reached))]
@@ -157,31 +122,3 @@ def stream_checkpoints_without_sessions() -> Patches:
         return data
 
     return [(checkpoints, "encode_checkpoint", poor)]
-
-
-@mutant("a checkpoint holds only what is acknowledged", STREAM)
-def stream_checkpoints_ahead() -> Patches:
-    save = upkeep.Upkeep.write_checkpoint
-
-    async def hasty(self: Any) -> Any:
-        with patch.object(life.Life, "settled", _at_once):
-            return await save(self)
-
-    return [(upkeep.Upkeep, "write_checkpoint", hasty)]
-
-
-async def _at_once(_: Any) -> None:
-    return
-
-
-@mutant("tables of a former life are not used again", STREAM)
-def stream_sequences_go_on_after_a_failure() -> Patches:
-    outcome = Line._outcome
-
-    def stubborn(self: Any, waiting: Any) -> Any:
-        refusal = outcome(self, waiting)
-        if waiting.future is not None and refusal is not None and self._batches:
-            return None  # as if it had been written
-        return refusal
-
-    return [(Line, "_outcome", stubborn)]
