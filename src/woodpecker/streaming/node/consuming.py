@@ -94,9 +94,11 @@ class Consumption:
             self._outbox.end()
 
     async def _receive_all(self) -> None:
+        most_bytes = self._life.settings.stream_credit_bytes
         while (frame := await self._stream.receive()) is not None:
             match frame:
                 case frames.Subscribe():
+                    await self._outbox.wait_below(most_bytes)  # the client has to read, too
                     self._subscribe(frame)
                 case frames.Credit():
                     self._credit(frame)

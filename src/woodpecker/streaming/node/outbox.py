@@ -14,6 +14,8 @@ from woodpecker.streaming.ports import Stream
 
 Frame = TypeVar("Frame")
 
+FRAME_BYTES = 256  # what a frame takes that has no data, about
+
 
 class Outbox(Generic[Frame]):
     """Frames of one stream that are not sent yet."""
@@ -26,7 +28,7 @@ class Outbox(Generic[Frame]):
         self._is_ending = False
         self.size_bytes = 0
 
-    def put(self, frame: Frame, size_bytes: int = 0) -> None:
+    def put(self, frame: Frame, size_bytes: int = FRAME_BYTES) -> None:
         """Send it after all before it; dropped once the stream has ended."""
         if self._is_ending:
             return

@@ -21,11 +21,11 @@ from woodpecker.streaming.core.tables import Result
 from woodpecker.streaming.node.columns import batch_type, headers_of, problem_of
 from woodpecker.streaming.node.life import Life
 from woodpecker.streaming.node.line import Answer, Line, moved, refusal_of
-from woodpecker.streaming.node.outbox import Outbox
+from woodpecker.streaming.node.outbox import FRAME_BYTES, Outbox
 from woodpecker.streaming.node.pieces import ENTRY_OVERHEAD_BYTES, Ephemeral, size_of
 from woodpecker.streaming.ports import Stream
 
-CREDIT_BYTES = 16 << 20  # unanswered on one stream
+CREDIT_BYTES = 16 << 20  # unanswered on one stream, and as much in answers that are not sent
 LATER_MS = 100
 PRODUCER_MAX_CHARS = 200
 
@@ -106,6 +106,7 @@ class Production:
             while self._unanswered_bytes > CREDIT_BYTES:
                 self._answered.clear()
                 await self._answered.wait()
+            await self._outbox.wait_below(CREDIT_BYTES)  # the client has to read, too
             if isinstance(frame, frames.Batch) and self._life.line.queued_bytes:
                 await self._life.wait_for_room(_cost_of(frame))
             self._take(frame)
@@ -134,11 +135,11 @@ class Production:
     ) -> Answer:
         """The one answer to a batch or Attach, for the line to give: what ``say`` gives, or a refusal."""
         self._unanswered += 1
-        self._unanswered_bytes += cost
+        self._unanswered_bytes += cost + FRAME_BYTES
 
         def answer(refusal: Refusal | None) -> None:
             self._unanswered -= 1
-            self._unanswered_bytes -= cost
+            self._unanswered_bytes -= cost + FRAME_BYTES
             self._outbox.put(say() if refusal is None else _refused(session, sequence, refusal))
             self._answered.set()
             self._close_if_answered()
@@ -333,6 +334,9 @@ class Production:
         )
         answer = self._reply(session, -1, 0, lambda: said)
         self._life.line.after_all(answer, tick=grant_tick if grant_tick >= 0 else None)
+        if len(self._sessions) > self._life.settings.sessions_per_pchannel:
+            self._is_closing = True  # nobody says which ones are over: a new stream has the others
+            self._close_if_answered()
 
     def _keep_alive(self, frame: frames.KeepAlive) -> None:
         session = self._sessions.get(frame.session)

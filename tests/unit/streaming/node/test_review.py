@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.unit.streaming.node.kit import (
+    EARLIEST,
     VCID,
     Consuming,
     P,
@@ -22,6 +23,8 @@ from woodpecker.streaming.codec.records import COORDINATOR
 from woodpecker.streaming.core.records import CoordinatorRecord
 from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.core.values import Start, StartForm
+from woodpecker.streaming.node.consuming import Consumption
+from woodpecker.streaming.node.producing import Production
 from woodpecker.streaming.transport.services import Services
 from woodpecker.testing.virtual import on_virtual_time
 
@@ -125,3 +128,58 @@ async def test_a_client_that_goes_takes_its_relayed_stream_along(is_cut: bool) -
         await asyncio.sleep(1)
         assert [name for name in cluster.running() if name.startswith("relay")] == []
         await server.close()
+
+
+@on_virtual_time
+async def test_answers_that_a_client_does_not_read_do_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("woodpecker.streaming.node.producing.CREDIT_BYTES", 10_000)
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        (production,) = member.life._streams.values()
+        assert isinstance(production, Production)
+
+        async def flood() -> None:
+            while True:
+                await producing.stream.send(frames.Attach(session=2))
+                await asyncio.sleep(0.1)
+
+        task = asyncio.ensure_future(flood())
+        await asyncio.sleep(30)
+        assert 1 < production._outbox.backlog < 40
+        task.cancel()
+        producing.stream.cut()
+
+
+@on_virtual_time
+async def test_a_stream_of_many_forgotten_producers_is_begun_anew() -> None:
+    async with one_node(sessions_per_pchannel=10) as (cluster, member):
+        producing = await produce(cluster, member)
+        for session in range(2, 12):
+            await producing.stream.send(frames.Attach(session=session))
+        for _ in range(2, 12):
+            assert isinstance(await producing.answer(), frames.Attached)
+        assert isinstance(await producing.answer(), frames.Closed)
+
+
+@on_virtual_time
+async def test_refusals_that_a_consumer_does_not_read_do_not_pile_up() -> None:
+    async with one_node(stream_credit_bytes=10_000) as (cluster, member):
+        consuming = await Consuming(cluster, member).open()
+        consuming.task.cancel()
+        (consumption,) = member.life._streams.values()
+        assert isinstance(consumption, Consumption)
+
+        async def flood() -> None:
+            while True:
+                await consuming.stream.send(
+                    frames.Subscribe(consumer=1, vcid=VCID, start=EARLIEST, credit_bytes=0)
+                )
+                await asyncio.sleep(0.1)
+
+        task = asyncio.ensure_future(flood())
+        await asyncio.sleep(30)
+        assert 1 < consumption._outbox.backlog < 100  # Progress included
+        task.cancel()
+        await consuming.close()
