@@ -21,6 +21,7 @@ from woodpecker.streaming.node.pieces import Piece, pieces_of
 RUN_BYTES = 2 << 20
 CACHE_BYTES = 32 << 20
 OPEN_READERS = 8
+FETCHES = 8  # at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class Runs:
         self._kept: OrderedDict[int, Run] = OrderedDict()  # by first seq, least recently used first
         self._fetching: dict[int, asyncio.Task[Run]] = {}
         self._readers: OrderedDict[int, BatchReader] = OrderedDict()  # by the seq they read next
+        self._turns = asyncio.Semaphore(FETCHES)
         self._is_closed = False
 
     async def at(self, seq: int, visible: int) -> Run:
@@ -64,9 +66,9 @@ class Runs:
         Raises: OutOfRange: trimmed. NotFound, Corrupt, Unavailable, InvalidRequest (a newer format).
         Cancellation: the fetch goes on for others.
         """
-        assert seq < visible
         if self._is_closed:
             raise Unavailable(f"log {self._log.name!r} is not read here any more")
+        assert seq < visible
         kept = self._find(seq)
         if kept is not None:
             return kept
@@ -110,6 +112,11 @@ class Runs:
             self._left_bytes += self._kept.popitem(last=False)[1].size_bytes
 
     async def _fetch(self, seq: int, visible: int) -> Run:
+        """After a take-over all consumers read the end of the log: who waits mostly finds it read by another."""
+        async with self._turns:
+            return self._find(seq) or await self._read(seq, visible)
+
+    async def _read(self, seq: int, visible: int) -> Run:
         reader = self._readers.pop(seq, None) or self._log.read_batches(seq, follow=True)
         pieces: list[Piece] = []
         end, size = seq, 0

@@ -183,3 +183,31 @@ async def test_refusals_that_a_consumer_does_not_read_do_not_pile_up() -> None:
         assert 1 < consumption._outbox.backlog < 100  # Progress included
         task.cancel()
         await consuming.close()
+
+
+@on_virtual_time
+async def test_many_who_come_back_at_once_do_not_all_read_the_same_end_of_the_log() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        firsts = [(await producing.put(b"x" * 1000)).seq for _ in range(60)]
+        second = await cluster.node("n2")
+        life = await cluster.assign(second)
+        second.site.on_objects.max_delay_ms = 50
+        consuming = await Consuming(cluster, second).open()
+        wishes = [Start(form=StartForm.SEQ, value=seq) for seq in firsts]
+        fetched = 0
+        read = life.runs._read
+
+        async def counted(seq: int, visible: int) -> Any:
+            nonlocal fetched
+            fetched += 1
+            return await read(seq, visible)
+
+        life.runs._read = counted  # type: ignore[method-assign]
+        await asyncio.gather(
+            *(consuming.subscribe(n, start=start) for n, start in enumerate(wishes))
+        )
+        for n in range(60):
+            await consuming.until(60 - n, n)
+        assert fetched < 30
+        await consuming.close()
