@@ -59,7 +59,7 @@ STREAM_ACTIONS = (  # the same, of a streaming service
     "read point",
     "operator: move",
     "operator: drain",
-    "send failed: outcome_unknown, unknown",
+    "send failed: fenced, unknown",
 )
 
 
