@@ -58,6 +58,8 @@ class Nodes:
             return role
         has_logs = await self.records.load(node) is not None
         streams = any(each.node == node for each in await stream_nodes.records(self.client))
+        if not (has_logs or streams):
+            raise NotFound(f"no node {node!r} has ever registered: see `woodpecker node list`")
         if has_logs and streams:
             raise InvalidRequest(f"there are two nodes {node!r}: give --role logstore or streaming")
         return Role.STREAMING if streams else Role.LOGSTORE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from reprlib import repr as brief
 from typing import NamedTuple
 
 from woodpecker.errors import InvalidRequest
@@ -125,7 +126,7 @@ class Message:
 
     def __repr__(self) -> str:
         place = f", at {self._seq}.{self._index}" if self._seq >= 0 else ""
-        return f"Message({len(self.payload)} bytes, key={self.key!r}, type={self.type!r}{place})"
+        return f"Message({len(self.payload)} bytes, key={brief(self.key)}, type={brief(self.type)}{place})"
 
 
 def as_message(item: Payload | Message) -> Message:

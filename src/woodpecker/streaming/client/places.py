@@ -18,6 +18,7 @@ from woodpecker.streaming.core.values import (
 StartInput = str | int | datetime | Tick | Position
 StopInput = str | int | datetime | Tick | Position | None
 
+MAX_PLACE = (1 << 63) - 1  # what frames carry
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,11 +49,11 @@ def parse_start(start: StartInput) -> Start:
         case Position():
             return start_at(start)
         case Tick():
-            return Start(form=StartForm.TICK, value=_at_least_0(start))
+            return Start(form=StartForm.TICK, value=_in_bounds(start))
         case datetime():
             return Start(form=StartForm.TIME, value=_microseconds(start))
         case int() if not isinstance(start, bool):
-            return Start(form=StartForm.SEQ, value=_at_least_0(start))
+            return Start(form=StartForm.SEQ, value=_in_bounds(start))
     raise InvalidRequest(
         f"start {start!r}: give 'earliest', 'latest', a position, a seq, a datetime or a Tick"
     )
@@ -71,21 +72,23 @@ def parse_stop(end: StopInput) -> Stop:
         case Position():
             return Stop(form=EndForm.POSITION, value=end.seq, index=end.index)
         case Tick():
-            return Stop(form=EndForm.TICK, value=_at_least_0(end))
+            return Stop(form=EndForm.TICK, value=_in_bounds(end))
         case datetime():
             return Stop(form=EndForm.TICK, value=_microseconds(end))
         case int() if not isinstance(end, bool):
-            return Stop(form=EndForm.POSITION, value=_at_least_0(end))
+            return Stop(form=EndForm.POSITION, value=_in_bounds(end))
     raise InvalidRequest(f"end {end!r}: give 'tail', a position, a seq, a datetime or a Tick")
 
 
-def _at_least_0(value: int) -> int:
-    if value < 0:
-        raise InvalidRequest(f"a place to start or end cannot be below 0: {value}")
+def _in_bounds(value: int) -> int:
+    if not 0 <= value <= MAX_PLACE:
+        raise InvalidRequest(
+            f"a place to start or end lies between 0 and {MAX_PLACE}, not at {value}"
+        )
     return int(value)
 
 
 def _microseconds(moment: datetime) -> int:
     if moment.tzinfo is None:
         raise InvalidRequest(f"the datetime {moment} has no time zone: give it one")
-    return _at_least_0((moment - _EPOCH) // timedelta(microseconds=1))
+    return _in_bounds((moment - _EPOCH) // timedelta(microseconds=1))

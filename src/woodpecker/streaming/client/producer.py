@@ -42,9 +42,9 @@ class Producer:
     def __init__(
         self, env: Environment, lane: ProduceLane, info: ChannelInfo, name: str | None
     ) -> None:
-        if name is not None and not name:
+        if name is not None and not (isinstance(name, str) and name):
             raise InvalidRequest(
-                "a producer's name cannot be empty; None is for one without a name"
+                f"a producer's name is a non-empty str, not {name!r}; None is for one without a name"
             )
         self.name = name
         self._env = env

@@ -259,7 +259,10 @@ class Session:
         """The session is over: everything on its way fails, each by what is known of it."""
         kind = None if refusal is None else refusal.kind
         ended: WoodpeckerError
-        if refusal is not None and kind in (Class.STALE_PRODUCER, Class.GONE, Class.DENIED):
+        is_invalid = kind is Class.INVALID and not self.opened.done()  # as it was asked for
+        if refusal is not None and (
+            is_invalid or kind in (Class.STALE_PRODUCER, Class.GONE, Class.DENIED)
+        ):
             ended = as_error(refusal, self.what)
         else:
             met = "what became of a batch is not known" if refusal is None else refusal.message

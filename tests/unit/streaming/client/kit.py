@@ -226,6 +226,9 @@ class Node:
     def _attach(self, frame: frames.Attach, attached: dict[int, tuple[str, int]]) -> Any:
         service = self.service
         name, epoch = frame.producer, frame.epoch
+        if len(name) > 200:
+            wrong = refusal(Class.INVALID)
+            return BatchRefused(session=frame.session, sequence=-1, refusal=wrong)
         if not name:
             service.grants += 1
             name, epoch = f"anonymous-{service.grants}", 0

@@ -19,6 +19,7 @@ from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.core.values import EndForm, StartForm
 from woodpecker.streaming.frames import Batch, Credit, Messages, Subscribe, Unsubscribe
 from woodpecker.streaming.requests import GetReadPoint
+from woodpecker.streaming.settings import StreamSettings
 from woodpecker.testing.virtual import on_virtual_time, run
 
 Fault = Callable[[Service, Any], Awaitable[None]]
@@ -427,7 +428,7 @@ def test_where_to_start_and_end_can_be_said_in_many_ways() -> None:
     }  # fmt: skip
     for said_end, form_end in ends.items():
         assert parse_stop(said_end).form is form_end
-    for wrong in ("first", -1, True, 1.5, datetime(2026, 1, 31), Tick(-1)):  # noqa: DTZ001
+    for wrong in ("first", -1, 1 << 63, True, 1.5, datetime(2026, 1, 31), Tick(-1)):  # noqa: DTZ001
         with pytest.raises(InvalidRequest):
             parse_start(wrong)  # type: ignore[arg-type]
         with pytest.raises(InvalidRequest):
@@ -463,3 +464,9 @@ def test_messages_say_what_is_wrong_with_them() -> None:
     ):
         with pytest.raises(InvalidRequest):
             wrong()
+
+
+def test_a_message_is_named_in_errors_without_all_its_bytes() -> None:
+    with pytest.raises(InvalidRequest, match="key of 1000000 bytes; at most 4096") as caught:
+        Message(b"x", key=b"k" * 1_000_000, type="t" * 1_000_000).check(StreamSettings())
+    assert len(str(caught.value)) < 300

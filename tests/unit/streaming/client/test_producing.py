@@ -462,6 +462,17 @@ async def test_opening_with_nobody_serving_is_unavailable() -> None:
 
 
 @on_virtual_time
+async def test_a_name_that_no_producer_may_have_is_an_invalid_request() -> None:
+    async with serving() as (_, client):
+        channel = await client.open_channel("orders")
+        for name in ("", 7, b"billing"):
+            with pytest.raises(InvalidRequest, match="name"):
+                channel.producer(name)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest):
+            await channel.producer("p" * 300).open()
+
+
+@on_virtual_time
 async def test_a_full_queue_is_told_and_ready_waits() -> None:
     async with serving() as (service, client):
         producer = await _opened(client)
