@@ -15,6 +15,7 @@ from woodpecker.streaming.core.values import Position, Start, StartForm
 from woodpecker.streaming.node.line import moved
 from woodpecker.streaming.node.serving import Serving
 
+_BY_SEARCH = (StartForm.EARLIEST, StartForm.TICK, StartForm.TIME)  # what was trimmed is not meant
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -58,7 +59,12 @@ async def begin_of(place: Serving, channel: Vchannel, start: Start) -> Begin:
     elif position.seq < earliest:
         raise Refused(out_of_range(channel, position.seq, earliest))
     else:
-        low = await _low_of(place, position, acked)
+        try:
+            low = await _low_of(place, position, acked)
+        except Refused:
+            if start.form in _BY_SEARCH and place.earliest > earliest:  # trimmed meanwhile
+                return await begin_of(place, channel, start)
+            raise
     position = replace(position, low=low, term=place.term)
     return Begin(position=position, read_from=read_from(position, earliest=place.earliest))
 

@@ -211,3 +211,16 @@ async def test_many_who_come_back_at_once_do_not_all_read_the_same_end_of_the_lo
             await consuming.until(60 - n, n)
         assert fetched < 30
         await consuming.close()
+
+
+@on_virtual_time
+async def test_earliest_is_found_while_the_log_is_being_trimmed() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        for n in range(4):
+            await producing.put(b"%d" % n)
+        kept = await producing.put(b"kept")
+        await member.life.log.trim(kept.seq)  # and the owner has not heard yet that it is done
+        consuming = await consume(cluster, member)
+        assert await consuming.until(1) == [b"kept"]
+        await consuming.close()
