@@ -8,6 +8,7 @@ from woodpecker.streaming.client.consumer import Asked
 from woodpecker.streaming.client.consuming import ConsumeLane
 from woodpecker.streaming.client.deliveries import BatchConsumption, Consumption
 from woodpecker.streaming.client.environment import Environment
+from woodpecker.streaming.client.messages import as_where
 from woodpecker.streaming.client.places import StartInput, StopInput, parse_start, parse_stop
 from woodpecker.streaming.client.producer import Producer
 from woodpecker.streaming.client.producing import ProduceLane
@@ -144,7 +145,8 @@ class Channel:
                 it, all for a new one.
         """
         lane = self._lanes.consume(self.pchannel)
-        return Subscription(self._env, lane, self._info, cursor, parse_start(start), where)
+        kept = None if where is None else as_where(where)
+        return Subscription(self._env, lane, self._info, cursor, parse_start(start), kept)
 
     async def read_point(self) -> Position:
         """Where one must have read to, to have seen all that was acknowledged before this call.
@@ -160,6 +162,6 @@ class Channel:
             vcid=self.vcid,
             start=parse_start(start),
             stop=parse_stop(end),
-            where=where,
+            where=as_where(where),
             ticks=ticks,
         )

@@ -7,7 +7,7 @@ from reprlib import repr as brief
 from typing import NamedTuple
 
 from woodpecker.errors import InvalidRequest
-from woodpecker.streaming.core.values import Position, Properties
+from woodpecker.streaming.core.values import Position, Properties, Where
 from woodpecker.streaming.frames import Data, Messages
 from woodpecker.streaming.settings import StreamSettings
 
@@ -68,11 +68,9 @@ class Message:
         """
         if not isinstance(payload, bytes | bytearray | memoryview):
             raise InvalidRequest(f"a payload must be bytes-like, not {payload.__class__.__name__}")
-        if type is not None and not isinstance(type, str):
-            raise InvalidRequest(f"the type of a message must be text, not {type!r}")
         self.payload = payload if isinstance(payload, bytes) else bytes(payload)
         self.key = None if not key else as_bytes(key, "a key")
-        self.type = type or None
+        self.type = as_type(type)
         self._properties = as_properties(properties)
         self.is_ephemeral = False
         self.tick = -1
@@ -137,10 +135,33 @@ def as_message(item: Payload | Message) -> Message:
 def as_bytes(text: object, what: str) -> bytes:
     """Text as bytes. Raises: InvalidRequest: neither bytes nor str; ``what`` is named."""
     if isinstance(text, str):
-        return text.encode()
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"{what} is no text: {error}") from None
     if isinstance(text, bytes | bytearray | memoryview):
         return bytes(text)
     raise InvalidRequest(f"{what} must be bytes or str, not {text!r}")
+
+
+def as_type(type_: object) -> str | None:
+    """A type of messages; empty is none. Raises: InvalidRequest: it is no text."""
+    if type_ is None:
+        return None
+    if not isinstance(type_, str):
+        raise InvalidRequest(f"the type of a message must be text, not {brief(type_)}")
+    if not type_.isascii():
+        as_bytes(type_, "a type")
+    return type_ or None
+
+
+def as_where(where: Where) -> Where:
+    """A filter with texts and mappings as they stand in messages. Raises: InvalidRequest."""
+    return Where(
+        type=where.type if where.type == "" else as_type(where.type),
+        key=None if where.key is None else as_bytes(where.key, "a key"),
+        properties=as_properties(where.properties),
+    )
 
 
 def as_properties(properties: PropertyInput | None) -> Properties:

@@ -14,9 +14,10 @@ from tests.unit.streaming.client.kit import Service, refusal, serving
 from woodpecker.errors import Closed, InvalidRequest, NotFound, OutOfRange, Unavailable
 from woodpecker.streaming import Message, Position, StreamingClient, Tick, TickSignal
 from woodpecker.streaming.client.consumer import share_of
+from woodpecker.streaming.client.messages import as_where
 from woodpecker.streaming.client.places import StartInput, StopInput, parse_start, parse_stop
 from woodpecker.streaming.core.refusals import Class, Refused
-from woodpecker.streaming.core.values import EndForm, StartForm
+from woodpecker.streaming.core.values import EndForm, StartForm, Where
 from woodpecker.streaming.frames import Batch, Credit, Messages, Subscribe, Unsubscribe
 from woodpecker.streaming.requests import GetReadPoint
 from woodpecker.streaming.settings import StreamSettings
@@ -470,3 +471,20 @@ def test_a_message_is_named_in_errors_without_all_its_bytes() -> None:
     with pytest.raises(InvalidRequest, match="key of 1000000 bytes; at most 4096") as caught:
         Message(b"x", key=b"k" * 1_000_000, type="t" * 1_000_000).check(StreamSettings())
     assert len(str(caught.value)) < 300
+
+
+@on_virtual_time
+async def test_a_filter_is_taken_as_messages_are_and_a_wrong_one_is_refused_at_once() -> None:
+    async with serving() as (_, client):
+        channel = await client.open_channel("orders")
+        for where in (Where(key=7), Where(type=b"t"), Where(type="\udcff"), Where(properties=7)):  # type: ignore[arg-type]
+            with pytest.raises(InvalidRequest):
+                channel.consume(where=where)
+            with pytest.raises(InvalidRequest):
+                channel.subscribe("mailer", where=where)
+    said = Where(type="t", key="7", properties={"shop": "12"})  # type: ignore[arg-type]
+    assert as_where(said) == Where(type="t", key=b"7", properties=((b"shop", b"12"),))
+    with pytest.raises(InvalidRequest):
+        Message(b"x", type="\udcff")
+    with pytest.raises(InvalidRequest):
+        Message(b"x", key="\udcff")
