@@ -108,6 +108,7 @@ class ChannelDesk:
     async def create(self, request: CreateChannel) -> Channel:
         """Make the channel, or find it made. Raises: Refused: EXISTS, INVALID, LATER; Unavailable."""
         key = VCHANNELS.key(request.name)
+        _check_retention(request)
         while True:
             seen = await self._records.load(key)
             if seen.record is not None and seen.record.state is Life.DELETING:
@@ -317,6 +318,16 @@ def _one_block_more(before: Counters | None) -> Counters:
 def _same(request: Request[Reply], _term: int) -> Request[Reply]:
     """A request that is the same whatever the term."""
     return request
+
+
+def _check_retention(request: CreateChannel) -> None:
+    """What is below 1 would let go of every message as soon as it is written."""
+    for what, value in (
+        ("retention_age_s", request.retention_age_s),
+        ("retention_bytes", request.retention_bytes),
+    ):
+        if value is not None and value < 1:
+            raise _refused(Class.INVALID, f"{what} is {value}: give at least 1, or none")
 
 
 def _check_not_made_before(request: CreateChannel, tombstone: VchannelRecord | None) -> None:

@@ -71,6 +71,20 @@ async def test_a_channel_is_made_found_listed_and_deleted() -> None:
 
 
 @on_virtual_time
+async def test_a_retention_that_keeps_nothing_is_refused() -> None:
+    world = await running()
+    for wrong in (
+        CreateChannel(name="a", request="r", retention_age_s=-1),
+        CreateChannel(name="a", request="r", retention_bytes=0),
+    ):
+        with pytest.raises(Refused, match="at least 1") as refused:
+            await world.ask(wrong)
+        assert refused.value.refusal.kind is Class.INVALID
+    assert (await world.ask(ListChannels())).channels == []
+    await world.stop()
+
+
+@on_virtual_time
 async def test_channels_go_where_there_are_fewest_and_no_further_than_allowed() -> None:
     world = await running(pchannels=3, limit=4)
     for number in range(12):
