@@ -52,9 +52,12 @@ async def describe_transaction(
 
 
 async def append_control(life: Life, request: requests.AppendControl) -> requests.ControlWritten:
-    """Write a control record, once. Raises: Refused."""
+    """Write a control record, once. Raises: Refused; InvalidRequest: nothing has happened."""
     if life.refusal is not None:
         raise Refused(life.refusal)
+    size, most = len(request.payload), life.settings.message_max_bytes
+    if size > most:  # the log would refuse it when the fold holds it already
+        raise InvalidRequest(f"a payload of {size} bytes; allowed are {most}")
     judged = _judged(life, request)
     if isinstance(judged, Refuse):
         await life.settled()

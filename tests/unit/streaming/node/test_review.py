@@ -224,3 +224,23 @@ async def test_earliest_is_found_while_the_log_is_being_trimmed() -> None:
         consuming = await consume(cluster, member)
         assert await consuming.until(1) == [b"kept"]
         await consuming.close()
+
+
+@on_virtual_time
+async def test_a_payload_that_the_log_does_not_take_ends_no_life() -> None:
+    async with one_node() as (cluster, member):
+        life = member.life
+        with pytest.raises(Refused) as caught:
+            await member.endpoint.call(
+                requests.AppendControl(
+                    pchannel=P,
+                    term=cluster.term,
+                    kind="broadcast",
+                    vcid=VCID,
+                    broadcast_id=1,
+                    payload=bytes((64 << 20) + 1),
+                )
+            )
+        assert caught.value.refusal.kind is Class.INVALID
+        assert member.life is life
+        assert life.line.ended is None
