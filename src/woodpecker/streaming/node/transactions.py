@@ -11,7 +11,7 @@ from woodpecker.streaming.core.orders import judge_abort
 from woodpecker.streaming.core.transactions import Expiry
 from woodpecker.streaming.node.line import Line
 
-MOST_MS = 1000.0  # between two looks while a transaction is open
+LEAST_MS, MOST_MS = 100.0, 1000.0  # between two looks while a transaction is open
 
 
 class Timers:
@@ -56,7 +56,7 @@ class Timers:
                 self._began.clear()
                 await self._began.wait()
             else:
-                await self._runtime.sleep_ms(min(max(left_us / 1000, 1.0), MOST_MS))
+                await self._runtime.sleep_ms(min(max(left_us / 1000, LEAST_MS), MOST_MS))
 
     def _give_up(self, txn: int, reason: str) -> None:
         body = judge_abort(self._line.fold, txn, reason)

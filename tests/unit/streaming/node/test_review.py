@@ -18,6 +18,7 @@ from tests.unit.streaming.node.kit import (
     until,
 )
 
+from woodpecker.errors import NotWritten
 from woodpecker.streaming import frames, requests
 from woodpecker.streaming.codec.records import COORDINATOR
 from woodpecker.streaming.core.records import CoordinatorRecord
@@ -244,3 +245,26 @@ async def test_a_payload_that_the_log_does_not_take_ends_no_life() -> None:
         assert caught.value.refusal.kind is Class.INVALID
         assert member.life is life
         assert life.line.ended is None
+
+
+@on_virtual_time
+async def test_an_abort_that_finds_no_room_is_not_tried_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        await producing.put(b"a", txn_number=0, begin=True, keep_alive_ms=1000)
+        tries = 0
+
+        def full(*_: object, **__: object) -> None:
+            nonlocal tries
+            tries += 1
+            raise NotWritten("no room")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(member.life.line, "write_control", full)
+            await asyncio.sleep(11)
+        assert 10 <= tries <= 200
+        await asyncio.sleep(1)
+        await producing.send(b"b", txn_number=0)
+        assert is_class(await producing.answer(), Class.ABORTED)
