@@ -68,7 +68,7 @@ async def send_input(client: StreamingClient, request: Request) -> Produced:
         stack.callback(feed.close)
         producer = await stack.enter_async_context(channel.producer(request.producer))
         if request.transaction:
-            return await _in_transaction(producer, feed, request)
+            return await in_transaction(producer, feed, request)
         sender = _Sender(producer)
         try:
             async for messages in _messages(feed, request):
@@ -144,14 +144,22 @@ class _Sender:
         self._last = position
 
 
-async def _in_transaction(producer: Producer, feed: Feed, request: Request) -> Produced:
+async def in_transaction(producer: Producer, feed: Feed, request: Request) -> Produced:
+    """Send the whole input as one transaction. Cancellation: what becomes of it is told on stderr."""
     count = 0
-    transaction = producer.transaction()
-    async with transaction:
-        async for messages in _messages(feed, request):
-            await _send_parts(transaction, messages)
-            count += len(messages)
-    place, session = _place(transaction.position), producer.session
+    transaction, session = producer.transaction(), producer.session
+    fate = "nothing of the transaction will be seen"
+    try:
+        async with transaction:
+            async for messages in _messages(feed, request):
+                await _send_parts(transaction, messages)
+                count += len(messages)
+            txn = f"{request.name} {session.producer} {session.epoch} 0"
+            fate = f"`woodpecker txn describe {txn}` tells whether it was committed"
+    except asyncio.CancelledError:
+        print(f"woodpecker: stopped; {fate}", file=sys.stderr)
+        raise
+    place = _place(transaction.position)
     return Produced(
         count=count,
         first=place,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from datetime import UTC, datetime
 
 import pytest
+from tests.unit.streaming.client.kit import serving
 
 from woodpecker.cli.consuming import place_of
+from woodpecker.cli.feed import Feed
+from woodpecker.cli.produce import Form
+from woodpecker.cli.producing import Request, in_transaction
 from woodpecker.cli.stream_records import as_object, key_in, line_of, message_from_json
 from woodpecker.errors import InvalidRequest
 from woodpecker.streaming.client.messages import Message, Tick
 from woodpecker.streaming.core.values import Position
+from woodpecker.testing.virtual import on_virtual_time
 
 WITHOUT_GRPC = """
 import sys
@@ -137,3 +143,33 @@ def test_keys_from_members() -> None:
     for line in (b"{}", b"7", b"x", b"[]"):
         with pytest.raises(InvalidRequest, match="line 2"):
             key_in(line, "id", 2)
+
+
+class SilentFeed(Feed):
+    """Two lines, and then a pipe that nobody writes to."""
+
+    def __init__(self) -> None:
+        self.chunks = [b"one\ntwo\n"]
+
+    async def read(self) -> bytes:
+        return (
+            self.chunks.pop() if self.chunks else await asyncio.get_running_loop().create_future()
+        )
+
+
+@on_virtual_time
+async def test_a_transaction_that_is_stopped_says_what_becomes_of_it(capsys) -> None:
+    request = Request(
+        name="orders", file="-", form=Form.LINES, key_from=None, type=None, transaction=True, producer=None,
+    )  # fmt: skip
+    async with serving() as (_, client):
+        channel = await client.open_channel("orders")
+        async with channel.producer() as producer:
+            task = asyncio.create_task(in_transaction(producer, SilentFeed(), request))
+            await asyncio.sleep(1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert (
+        capsys.readouterr().err == "woodpecker: stopped; nothing of the transaction will be seen\n"
+    )
