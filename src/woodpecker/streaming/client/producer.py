@@ -22,6 +22,7 @@ from woodpecker.streaming.client.messages import (
     Payload,
     PropertyInput,
     Text,
+    as_bytes,
     as_message,
 )
 from woodpecker.streaming.client.producing import ProduceLane
@@ -46,6 +47,8 @@ class Producer:
             raise InvalidRequest(
                 f"a producer's name is a non-empty str, not {name!r}; None is for one without a name"
             )
+        if name is not None:
+            as_bytes(name, "a producer's name")
         self.name = name
         self._env = env
         self._lane = lane

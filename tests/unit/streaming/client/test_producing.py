@@ -465,7 +465,7 @@ async def test_opening_with_nobody_serving_is_unavailable() -> None:
 async def test_a_name_that_no_producer_may_have_is_an_invalid_request() -> None:
     async with serving() as (_, client):
         channel = await client.open_channel("orders")
-        for name in ("", 7, b"billing"):
+        for name in ("", 7, b"billing", "\udcff"):
             with pytest.raises(InvalidRequest, match="name"):
                 channel.producer(name)  # type: ignore[arg-type]
         with pytest.raises(InvalidRequest):
