@@ -19,7 +19,7 @@ from woodpecker.core.ids import Kind, State
 from woodpecker.core.manifest import End, Manifest, Options, Segment, placed
 from woodpecker.core.register import Register
 from woodpecker.core.rolling import is_due, is_overgrown, should_prepare
-from woodpecker.errors import Fenced, NotFound
+from woodpecker.errors import Corrupt, Fenced, NotFound
 from woodpecker.observability.names import Counter, Span
 from woodpecker.segments.base import Recovered, SegmentRef, SegmentWriter
 from woodpecker.segments.prefetch import closing
@@ -292,14 +292,17 @@ class SegmentChain:
     async def recover_open(self) -> Recovered:
         """Fence the open segment, which was let go, and find its end as a taker-over would.
 
-        Raises: as ``SegmentStore.recover``; Unavailable: try again.
+        Raises: as ``SegmentStore.recover``; Unavailable: try again. Fenced: a later opener has closed it.
         """
         assert self._open is not None
         segment = self._open.segment
         ref = SegmentRef(log_id=self.owner.log_id, segment=segment, name=self._name)
-        return await self._env.store_of(self._manifest, segment).recover(
-            ref, token=self.owner.token
-        )
+        store = self._env.store_of(self._manifest, segment)
+        try:
+            return await store.recover(ref, token=self.owner.token)
+        except (NotFound, Corrupt):
+            await self.confirm()  # what is missing or strange may be the doing of a later opener
+            raise
 
     async def close_recovered(self, found: Recovered, register: Register) -> None:
         """Close at the end that was found, and open the segment made ready, unless the log has ended."""

@@ -9,7 +9,8 @@ from tests.unit.client.test_quorum_rolls import LOG, NAME, Site, a_site
 
 from woodpecker.client.log import Log
 from woodpecker.core.ids import State
-from woodpecker.errors import OutcomeUnknown, WoodpeckerError
+from woodpecker.errors import Fenced, NotFound, OutcomeUnknown, WoodpeckerError
+from woodpecker.segments.quorum import QuorumSegments
 from woodpecker.testing.virtual import on_virtual_time
 
 
@@ -168,6 +169,37 @@ async def test_a_writer_that_was_overtaken_meanwhile_says_what_is_known():
         await other.close()
         entries = await site.entries()
         assert entries in ([b"a", b"b", b"c"], [b"a", b"c"])
+        await writer.close()
+
+
+@on_virtual_time
+async def test_who_is_overtaken_while_it_recovers_and_finds_its_segment_sealed_is_fenced(
+    monkeypatch,
+):
+    """The members have forgotten it: an error of theirs is no news of the log."""
+    async with a_site(3) as site:
+        writer = await site.writer(append_timeout_ms=20_000)
+        await writer.append(b"a")
+        await on_two(site)
+        site.cluster.node(3).crash()
+        pending = writer.submit(b"b")
+        own, recover = writer._pump.chain.owner.token, QuorumSegments.recover
+        others = []
+
+        async def gone(self, ref, *, token):
+            if token != own:
+                return await recover(self, ref, token=token)
+            others.append(await a_log(site).open_writer())
+            raise NotFound("sealed or deleted: the manifest says what became of it")
+
+        monkeypatch.setattr(QuorumSegments, "recover", gone)
+        site.cluster.node(2).start()
+        with pytest.raises(Fenced) as caught:
+            async with asyncio.timeout(60):
+                await pending
+        assert caught.value.outcome == "unknown"
+        assert len(others) == 1
+        await others[0].close()
         await writer.close()
 
 
