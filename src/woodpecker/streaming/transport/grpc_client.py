@@ -205,9 +205,17 @@ class GrpcStream:
             await self._call.done_writing()
         except (Refused, grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the reader learns why
+        except (TypeError, ValueError) as error:
+            self._refuse(f"{self.what}: a frame cannot be sent as it is: {error}")
         except asyncio.CancelledError:
             if not self._call.cancelled():
                 raise
+
+    def _refuse(self, why: str) -> None:
+        """Nobody waits for ever for the answer to what was never sent."""
+        self._out.cut()
+        self._into.close(Refused(Refusal(kind=Class.INVALID, message=why)))
+        self._call.cancel()
 
     async def _read(self) -> None:
         try:
@@ -223,7 +231,8 @@ class GrpcStream:
         except asyncio.CancelledError:
             if not self._call.cancelled():
                 raise
-            self._into.cut()
+            if not self._into.is_closed:  # else for a reason that is still to be told
+                self._into.cut()
         finally:
             self._out.cut()
             self._call.cancel()

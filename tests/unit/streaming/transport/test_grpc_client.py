@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from woodpecker.runtime.runtime import SystemRuntime
-from woodpecker.streaming import requests
+from woodpecker.streaming import frames, requests
 from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.transport.grpc_client import GrpcDialer
 
@@ -59,3 +59,9 @@ async def test_who_gives_up_is_cancelled_and_nobody_else(silent, dialer) -> None
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_a_frame_that_cannot_be_sent_ends_its_stream_with_the_reason(silent, dialer) -> None:
+    stream = dialer.endpoint(silent).discover()
+    await stream.send(frames.DiscoverHello(client="\udcff"))
+    assert await kind_of(stream.receive()) is Class.INVALID
