@@ -93,7 +93,7 @@ async def test_a_second_signal_ends_it_at_once(serve, tmp_path: Path) -> None:
     try:
         lock.execute("BEGIN EXCLUSIVE")  # it cannot say goodbye now
         node.process.send_signal(signal.SIGTERM)
-        await node.line("stderr", "ends")
+        await node.line("stderr", "node n1 ends")
         node.process.send_signal(signal.SIGTERM)
         assert await node.ended() == 143
     finally:

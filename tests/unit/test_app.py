@@ -10,7 +10,7 @@ import pytest
 
 import woodpecker as wp
 from woodpecker.app import as_url
-from woodpecker.codec import records
+from woodpecker.codec import envelope
 from woodpecker.metadata.memory import MemoryMetadata
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.storage.memory import MemoryObjectStore
@@ -207,7 +207,7 @@ async def test_a_store_of_a_newer_version(tmp_path):
     store = tmp_path / "store"
     await one_log(store)
     marker = store / "objects" / "woodpecker.json"
-    newer = records._encode("store", {"what": "nobody knows"}, 1 << 20, format_number=2)
+    newer = envelope.encode("store", {"what": "nobody knows"}, 1 << 20, format_number=2)
     marker.write_bytes(newer)
     before = picture(store)
     with pytest.raises(wp.InvalidRequest, match=r"woodpecker\.json.*newer version"):

@@ -22,7 +22,7 @@ from typing import Self
 
 from woodpecker.programs import HOW_TO_GET_ETCD, find_etcd
 from woodpecker.testing.servers.certificates import Certificates
-from woodpecker.testing.servers.process import LOOPBACK, Host, free_port
+from woodpecker.testing.servers.process import LOOPBACK, Host, free_port, wait_until_stopped
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
@@ -74,6 +74,7 @@ class EtcdMember:
     def pause(self) -> None:
         """SIGSTOP: connections stand, nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        wait_until_stopped(self.pid)
 
     def resume(self) -> None:
         """SIGCONT."""

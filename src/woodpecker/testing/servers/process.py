@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from woodpecker.errors import NotFound, Unavailable
 STOP_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0
 POLL_S = 0.02
+STOPPED_S = 1.0
 
 LAUNCH = Path(__file__).with_name("launch.py")
 
@@ -56,6 +58,20 @@ class Host:
 
 
 LOOPBACK = Host()
+
+
+def wait_until_stopped(pid: int) -> None:
+    """After SIGSTOP: on a busy machine threads go on for a moment, and answer what came meanwhile."""
+    until = time.monotonic() + STOPPED_S
+    tasks = Path(f"/proc/{pid}/task")
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):  # a thread, or the process, has ended
+            states = [
+                (task / "stat").read_text().rpartition(") ")[2][0] for task in tasks.iterdir()
+            ]
+            if set(states) <= {"T", "t", "Z"}:
+                return
+        time.sleep(0.001)
 
 
 def free_port(*, beside: int = 0) -> int:
@@ -169,6 +185,8 @@ class ServerProcess:
     def pause(self) -> None:
         """SIGSTOP: connections stand, nothing answers."""
         self._signal(signal.SIGSTOP)
+        if self.pid is not None:
+            wait_until_stopped(self.pid)
 
     def resume(self) -> None:
         """SIGCONT."""
