@@ -149,7 +149,6 @@ class StreamingClient(Handle):
         *,
         exist_ok: bool = False,
         retention_age_s: int | None = None,
-        retention_bytes: int | None = None,
         attributes: dict[str, str] | None = None,
     ) -> Channel:
         """Create a channel, see ``woodpecker.streaming.StreamingClient.create_channel``."""
@@ -157,7 +156,6 @@ class StreamingClient(Handle):
             name,
             exist_ok=exist_ok,
             retention_age_s=retention_age_s,
-            retention_bytes=retention_bytes,
             attributes=attributes,
         )
         return Channel(self._portal.call(work), self._portal)

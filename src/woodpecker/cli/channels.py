@@ -39,9 +39,6 @@ def create(
     retention_age_s: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="messages older than this may go")
     ] = None,
-    retention_bytes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="the oldest may go above so many bytes")
-    ] = None,
     attribute: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=TEXT", help="free-form text kept with it; repeatable"),
@@ -56,7 +53,6 @@ def create(
             name,
             exist_ok=exist_ok,
             retention_age_s=retention_age_s,
-            retention_bytes=retention_bytes,
             attributes=attributes,
         )
         if session.is_json:

@@ -63,7 +63,7 @@ class Channel:
     Attributes:
         name: of the channel.
         attributes: free-form text kept with it.
-        retention_age_s, retention_bytes: how long messages are kept; None: as the store does.
+        retention_age_s: how long messages are kept; None: for ever.
     """
 
     def __init__(self, env: Environment, lanes: Lanes, info: ChannelInfo) -> None:
@@ -73,7 +73,6 @@ class Channel:
         self.name = info.name
         self.attributes = dict(info.attributes)
         self.retention_age_s = info.retention_age_s
-        self.retention_bytes = info.retention_bytes
 
     @property
     def vcid(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from woodpecker.core.ids import check_name
 from woodpecker.errors import Closed, InvalidRequest, NotFound
 from woodpecker.runtime.runtime import Runtime, SystemRuntime
 from woodpecker.streaming.client.calls import ask_coordinator
@@ -106,24 +107,22 @@ class StreamingClient:
         *,
         exist_ok: bool = False,
         retention_age_s: int | None = None,
-        retention_bytes: int | None = None,
         attributes: dict[str, str] | None = None,
     ) -> Channel:
         """Create a channel.
 
         Args:
             exist_ok: open it instead if it is there; its options stay as they are.
-            retention_age_s, retention_bytes: how long messages are kept at least; None: as the store does.
+            retention_age_s: how long messages are kept at least; None: for ever.
             attributes: free-form text kept with the channel.
         Raises: AlreadyExists; InvalidRequest: bad name or option; Unavailable, OutcomeUnknown.
         """
         request = CreateChannel(
-            name=name,
+            name=check_name(name, "channel"),
             request=self._env.runtime.token(),
             exist_ok=exist_ok,
-            retention_age_s=retention_age_s,
-            retention_bytes=retention_bytes,
-            attributes=tuple((attributes or {}).items()),
+            retention_age_s=_age(retention_age_s),
+            attributes=_texts(attributes or {}),
         )
         lanes = self._check()
         info = await ask_coordinator(self._env, request, f"create channel {name!r}", changes=True)
@@ -132,6 +131,7 @@ class StreamingClient:
     async def open_channel(self, name: str) -> Channel:
         """Open an existing channel. Raises: NotFound, Unavailable."""
         lanes = self._check()
+        check_name(name, "channel")
         found = await ask_coordinator(self._env, Locate(names=(name,)), f"open channel {name!r}")
         for info in found.channels:
             if info.name == name:
@@ -196,3 +196,22 @@ class StreamingClient:
         if self._lanes is None:
             raise Closed("this client is not open: use it in 'async with'")
         return self._lanes
+
+
+def _age(seconds: object) -> int | None:
+    """Raises: InvalidRequest."""
+    if seconds is None:
+        return None
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or not 1 <= seconds < 1 << 40:
+        raise InvalidRequest(f"retention_age_s={seconds!r}: whole seconds, at least 1, or None")
+    return seconds
+
+
+def _texts(attributes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Raises: InvalidRequest."""
+    try:
+        for name, text in attributes.items():
+            (name + text).encode()
+    except (TypeError, AttributeError, UnicodeEncodeError) as error:
+        raise InvalidRequest(f"attributes={attributes!r}: a mapping of text to text") from error
+    return tuple(attributes.items())

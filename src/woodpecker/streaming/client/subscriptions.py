@@ -13,6 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from woodpecker.core.ids import check_name
 from woodpecker.errors import (
     Closed,
     Fenced,
@@ -60,7 +61,7 @@ class Subscription:
         start: Start,
         where: Where | None,
     ) -> None:
-        self.name = cursor
+        self.name = check_name(cursor, "cursor")
         self._env = env
         self._lane = lane
         self._info = info

@@ -322,12 +322,11 @@ def _same(request: Request[Reply], _term: int) -> Request[Reply]:
 
 def _check_retention(request: CreateChannel) -> None:
     """What is below 1 would let go of every message as soon as it is written."""
-    for what, value in (
-        ("retention_age_s", request.retention_age_s),
-        ("retention_bytes", request.retention_bytes),
-    ):
-        if value is not None and value < 1:
-            raise _refused(Class.INVALID, f"{what} is {value}: give at least 1, or none")
+    age_s = request.retention_age_s
+    if age_s is not None and age_s < 1:
+        raise _refused(Class.INVALID, f"retention_age_s is {age_s}: give at least 1, or none")
+    if request.retention_bytes is not None:
+        raise _refused(Class.INVALID, "retention_bytes is not enforced yet: use retention_age_s")
 
 
 def _check_not_made_before(request: CreateChannel, tombstone: VchannelRecord | None) -> None:

@@ -1,0 +1,44 @@
+"""What cannot be meant is InvalidRequest at once, before anybody is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from woodpecker.errors import InvalidRequest
+from woodpecker.streaming.client.client import StreamingClient
+from woodpecker.streaming.transport.memory import MemoryNetwork
+from woodpecker.testing.virtual import VirtualRuntime, on_virtual_time
+
+
+def a_client() -> StreamingClient:
+    runtime = VirtualRuntime()
+    network = MemoryNetwork(runtime)
+    return StreamingClient(network.dialer("client"), ["nowhere"], runtime=runtime)
+
+
+@pytest.mark.parametrize("name", [3, None, "", "a b", "\udcff", "x" * 1000])
+@on_virtual_time
+async def test_a_channel_name(name: Any):
+    async with a_client() as client:
+        with pytest.raises(InvalidRequest, match="channel name"):
+            await client.create_channel(name)
+        with pytest.raises(InvalidRequest, match="channel name"):
+            await client.open_channel(name)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1.5, "60", True, 2**70])
+@on_virtual_time
+async def test_a_retention(seconds: Any):
+    async with a_client() as client:
+        with pytest.raises(InvalidRequest, match="retention_age_s"):
+            await client.create_channel("orders", retention_age_s=seconds)
+
+
+@pytest.mark.parametrize("attributes", [{"a": 1}, {1: "a"}, {"a": "\udcff"}, ["a"]])
+@on_virtual_time
+async def test_attributes(attributes: Any):
+    async with a_client() as client:
+        with pytest.raises(InvalidRequest, match="attributes"):
+            await client.create_channel("orders", attributes=attributes)
