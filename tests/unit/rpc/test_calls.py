@@ -89,7 +89,8 @@ async def test_a_broken_link_fails_all_and_leaves_no_timer():
 @on_virtual_time
 async def test_who_is_told_hears_at_once_and_a_bug_there_is_its_own():
     loop, calls = asyncio.get_running_loop(), Calls("node")
-    bugs, heard = [], []
+    bugs: list[object] = []
+    heard: list[object] = []
     loop.set_exception_handler(lambda _, context: bugs.append(context["exception"]))
 
     def raises(_outcome):

@@ -77,7 +77,7 @@ async def test_a_retention_that_keeps_nothing_is_refused() -> None:
         CreateChannel(name="a", request="r", retention_age_s=-1),
         CreateChannel(name="a", request="r", retention_bytes=1 << 30),  # a promise nobody keeps
     ):
-        with pytest.raises(Refused, match="at least 1|not enforced yet") as refused:
+        with pytest.raises(Refused, match=r"at least 1|not enforced yet") as refused:
             await world.ask(wrong)
         assert refused.value.refusal.kind is Class.INVALID
     assert (await world.ask(ListChannels())).channels == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -184,8 +185,8 @@ async def test_the_same_record_written_again_has_other_bytes() -> None:
     store = MemoryMetadata(runtime)
     records = StreamRecords(store, runtime)
     found = []
-    for balance in (False, True, False):
-        await records.change(POLICY, lambda _, wanted=balance: Policy(balance=wanted))
+    for wanted in (Policy(balance=False), Policy(), Policy(balance=False)):
+        await records.change(POLICY, partial(lambda policy, _before: policy, wanted))
         found.append(await store.get(POLICY.path))
     first, _, again = [item.value for item in found if item is not None]
     assert first != again
