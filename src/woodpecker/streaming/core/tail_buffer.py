@@ -109,6 +109,7 @@ class TailBuffer(Generic[Content]):
             slot = self._slots[self._head]
             if slot.facts is not None and slot.end > visible:
                 break
+            self._slots[self._head] = replace(slot, content=None)  # only the list waits for a sweep
             self._head += 1
             freed += slot.size_bytes
             if slot.facts is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,3 +136,22 @@ def test_readers_see_every_batch_once_in_order_or_are_told(story: list[tuple[str
                     assert slot.facts.seq <= reader[0] < slot.facts.end
                     reader[0] = slot.facts.end
                 reader[1] = slot.number + 1
+
+
+def test_what_is_evicted_is_let_go_at_once() -> None:
+    """Batches may be of some MiB: their list is cut now and then, but they themselves must not wait for that."""
+
+    class Content:
+        pass
+
+    buffer = TailBuffer[Content](0)
+    watched = []
+    for seq in range(10):
+        buffer.append(batch(seq), Content(), 1)
+        slot = buffer.read(seq)
+        assert slot is not None
+        assert slot.content is not None
+        watched.append(weakref.ref(slot.content))
+    slot = None
+    assert buffer.evict(visible=10, excess_bytes=8) == 8
+    assert [one() is None for one in watched] == [True] * 8 + [False] * 2
