@@ -93,7 +93,7 @@ class Standalone(Handle):
     """
 
     def __init__(self, store: blocking.Client, *, mode: str | None = None) -> None:
-        self._inner = standalone_module.Standalone(store._inner, mode=mode)  # noqa: SLF001
+        self._inner = standalone_module.Standalone(store._inner, mode=mode)  # noqa: SLF001  what it stands for
         self._portal = store._portal  # noqa: SLF001  one loop for all of them
 
     def connect(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
-import threading
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from woodpecker.cli.exits import INTERNAL
-from woodpecker.cli.logstore import GC_THRESHOLDS, KILLED, log_to_stderr, loop_factory
 from woodpecker.cli.session import Session
 from woodpecker.cli.setting_flags import with_settings
 from woodpecker.config import SETTINGS, Config
@@ -31,7 +28,6 @@ COORDINATOR_FLAGS = (*STORE, *COMMON, "streaming.pchannels", "streaming.mode")
 NODE_FLAGS = (*STORE, *COMMON, "zone", "streaming.node", "streaming.tail_bytes")
 UP_FLAGS = (*STORE, "secret_file", "tls_ca", "tls_cert", "tls_key", "streaming.http")
 UP_NODE = "standalone"
-END_LIMIT_S = 30.0  # longer than all parts take to end, each bounded
 
 AsJson = Annotated[bool, typer.Option("--json", help="the ready line as JSON")]
 
@@ -103,39 +99,10 @@ def _settings(config: Config, *, coordinator: bool, node: bool) -> ProcessSettin
 
 
 def _run(settings: ProcessSettings, *, as_json: bool) -> None:
-    import asyncio
-
-    log_to_stderr()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_serve(settings, as_json=as_json))
-
-
-async def _serve(settings: ProcessSettings, *, as_json: bool) -> None:
     from woodpecker.app_streaming import Process
-    from woodpecker.cli.serving import done_before, stop_signals
+    from woodpecker.cli.serving import run_server
 
-    process = Process(settings)
-
-    async def start() -> None:
-        _say_ready(await process.start(), as_json=as_json)
-        gc.collect()
-        gc.freeze()  # what is loaded now stays: collections need not look at it again
-        gc.set_threshold(*GC_THRESHOLDS)
-
-    with stop_signals(at_second=lambda: os._exit(KILLED)) as stop:
-        try:
-            if await done_before(stop, start()):
-                await process.run(stop)
-        finally:
-            _end_for_sure()
-            await process.close()
-
-
-def _end_for_sure() -> None:
-    """However a store hangs: the process ends."""
-    timer = threading.Timer(END_LIMIT_S, os._exit, (INTERNAL,))
-    timer.daemon = True
-    timer.start()
+    run_server(partial(Process, settings), partial(_say_ready, as_json=as_json))
 
 
 def _say_ready(facts: Ready, *, as_json: bool) -> None:

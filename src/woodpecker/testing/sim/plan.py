@@ -102,16 +102,7 @@ class Plan:
 
     def weathers(self) -> tuple[Weather, Weather]:
         """Of a new process: of its own, so that it can change for one alone."""
-        return _copy(self.on_objects), _copy(self.on_records)
-
-
-def _copy(weather: Weather) -> Weather:
-    return Weather(
-        rates=weather.rates,
-        latency_ms=weather.latency_ms,
-        late_ms=weather.late_ms,
-        timeout_ms=weather.timeout_ms,
-    )
+        return self.on_objects.copy(), self.on_records.copy()
 
 
 def draw(seed: int, kind: str = "any") -> Plan:

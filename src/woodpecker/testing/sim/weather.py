@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -89,6 +89,10 @@ class Weather:
     late_ms: float = 5_000.0
     timeout_ms: float = 2_000.0
     _tables: dict[Sequence[Fault], list[tuple[float, Fault]]] = field(default_factory=dict)
+
+    def copy(self) -> Weather:
+        """The same weather, which can change by itself."""
+        return replace(self, rates=dict(self.rates), _tables={})
 
     def draw(self, rng: random.Random, possible: Sequence[Fault]) -> Fault | None:
         """What befalls a request that can meet the faults ``possible``."""

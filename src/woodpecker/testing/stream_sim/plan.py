@@ -70,11 +70,7 @@ class Plan:
 
     def weathers(self) -> tuple[Weather, Weather]:
         """Of a new process."""
-        return _copy(self.on_objects), _copy(self.on_records)
-
-
-def _copy(weather: Weather) -> Weather:
-    return replace(weather, rates=dict(weather.rates), _tables={})
+        return self.on_objects.copy(), self.on_records.copy()
 
 
 def draw(seed: int) -> Plan:
