@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 SLEW_DIVISOR = 100  # at most 1 % faster or slower than real time
 MAX_BEHIND_US = 10 * 60_000_000  # a clock further behind the last tick must not open a pchannel
+MOST_LEAD_US = 1_000_000  # ticks further ahead of the clock: what is to be sequenced waits for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,10 @@ class Ticks:
         if last_tick <= self.acked:
             return self
         return Ticks(last=self.last, limit=self.limit, acked=last_tick, is_closed=self.is_closed)
+
+    def wait_us(self, clock_us: int) -> int:
+        """How long to wait before more is sequenced, so that the clock keeps up with one tick a message."""
+        return max(0, self.last - clock_us - MOST_LEAD_US)
 
     def unpersisted(self, clock_us: int) -> int | None:
         """A tick for something that is not written; None: a Limit batch must be sequenced first.

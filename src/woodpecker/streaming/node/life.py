@@ -35,6 +35,7 @@ from woodpecker.streaming.node.transactions import Timers
 from woodpecker.streaming.settings import StreamSettings
 
 _ROOMY_BYTES = 1 << 62
+_NAP_MS = 100.0
 FEATURES = 1  # the newest level this version writes
 
 _log = logging.getLogger("woodpecker.streaming")
@@ -204,11 +205,16 @@ class Life:
         )
 
     async def wait_for_room(self, size_bytes: int) -> None:
-        """Wait until the queue takes so much more, before anything is judged."""
+        """Wait until clock and queue take so much more, before anything is judged."""
         line, most = self.line, self.settings.queue_bytes
-        while line.queued_bytes and line.queued_bytes + size_bytes > most and not line.ended:
-            self._room.clear()
-            await self._room.wait()
+        while not line.ended:
+            if line.wait_ms > 0:
+                await self.runtime.sleep_ms(min(line.wait_ms, _NAP_MS))
+            elif line.queued_bytes and line.queued_bytes + size_bytes > most:
+                self._room.clear()
+                await self._room.wait()
+            else:
+                return
 
     def set_rate(self, rate: RateState) -> None:
         """Producers are told when it changes."""

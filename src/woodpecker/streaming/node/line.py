@@ -113,6 +113,11 @@ class Line:
         return self.ticks.first(self.clock_us)
 
     @property
+    def wait_ms(self) -> float:
+        """How long to wait with what is to be sequenced: ticks must not run away from the clock."""
+        return self.ticks.wait_us(self.clock_us) / 1000
+
+    @property
     def oldest_unacked_us(self) -> int | None:
         """Age of the oldest batch that is not acknowledged; None: there is none."""
         return self.monotonic_us - self._batches[0].sent_us if self._batches else None

@@ -107,7 +107,7 @@ class Production:
                 self._answered.clear()
                 await self._answered.wait()
             await self._outbox.wait_below(CREDIT_BYTES)  # the client has to read, too
-            if isinstance(frame, frames.Batch) and self._life.line.queued_bytes:
+            if isinstance(frame, frames.Batch):
                 await self._life.wait_for_room(_cost_of(frame))
             self._take(frame)
             if self._is_closing:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from woodpecker.streaming.core.ticks import (
+    MOST_LEAD_US,
     IdleSteps,
     TickClock,
     Ticks,
@@ -82,3 +83,11 @@ def test_idle_steps_double_up_to_the_most() -> None:
 def test_clock_far_behind_the_last_tick() -> None:
     assert is_far_behind(0, 10 * 60_000_000 + 1)
     assert not is_far_behind(0, 10 * 60_000_000)
+
+
+@given(last=st.integers(0, 10**7), clock=st.integers(0, 10**7))
+def test_who_waits_as_told_finds_ticks_close_to_the_clock(last: int, clock: int) -> None:
+    ticks = Ticks(last=last, limit=last + 1, acked=0)
+    wait_us = ticks.wait_us(clock)
+    assert last - (clock + wait_us) <= MOST_LEAD_US
+    assert wait_us == 0 or last - (clock + wait_us) == MOST_LEAD_US

@@ -246,3 +246,21 @@ async def test_many_sessions_share_a_stream() -> None:
         assert [(a.session, a.sequence) for a in acks] == [
             (number, sequence) for sequence in range(3) for number in (1, 2, 3)
         ]
+
+
+@on_virtual_time
+async def test_more_messages_than_microseconds_wait_for_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("woodpecker.streaming.core.ticks.MOST_LEAD_US", 1000)
+    async with one_node() as (cluster, member):
+        streams = [await produce(cluster, member) for _ in range(3)]
+        line, furthest = member.life.line, 0
+        for _ in range(20):
+            for producing in streams:
+                await producing.send(*[b""] * 500)
+        for _ in range(20):
+            for producing in streams:
+                ack = await producing.ack()
+                furthest = max(furthest, ack.tick + ack.count - 1 - line.clock_us)
+        assert furthest <= 1000 + 500
