@@ -18,7 +18,7 @@ from woodpecker.metadata.lease import RecordLeases
 from woodpecker.metadata.poller import ChangePoller
 from woodpecker.metadata.sqlite_file import RecordDatabase
 from woodpecker.metadata.sqlite_readonly import ReadOnlyDatabase
-from woodpecker.metadata.worker import Worker
+from woodpecker.metadata.worker import Job, Outcome, Worker
 from woodpecker.runtime.runtime import Runtime
 
 BUSY_MS = 2000
@@ -53,7 +53,7 @@ class SqliteMetadata:
         self._read_only = read_only
         self._busy_ms = busy_ms
         self._leases = RecordLeases(self, runtime)
-        self._worker = Worker(f"woodpecker-sqlite {self._path.name}")
+        self._worker = Worker(f"woodpecker-sqlite {self._path.name}", self._together)
         self._database: _Database | None = None  # the worker's own
         self._waits = ChangePoller(self._changed_versions, runtime)
         self._marker: tuple[int, int] | None = None  # the worker's own
@@ -65,7 +65,7 @@ class SqliteMetadata:
 
     async def get(self, key: str) -> Record | None:
         check_key(key)
-        return await self._call(lambda db: db.get(key))
+        return await self._call(lambda db: db.get(key), joins=True)
 
     async def put(self, key: str, value: bytes, *, expect: str | None) -> str:
         check_key(key)
@@ -108,9 +108,11 @@ class SqliteMetadata:
                 )
             return work(database)
 
-        return await self._call(checked)
+        return await self._call(checked, joins=True, writes=True)
 
-    async def _call(self, work: Callable[[_Database], T]) -> T:
+    async def _call(
+        self, work: Callable[[_Database], T], *, joins: bool = False, writes: bool = False
+    ) -> T:
         self._check_open()
         until_ms = self._runtime.monotonic_ms() + self._busy_ms
 
@@ -122,7 +124,15 @@ class SqliteMetadata:
                 database.wait_at_most(max(1, left_ms + 99) // 100 * 100)
             return work(database)
 
-        return await self._worker.run(run)
+        return await self._worker.run(run, joins=joins, writes=writes)
+
+    def _together(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
+        """In the worker: several writes share one transaction, so one wait for the disk."""
+        if isinstance(self._database, RecordDatabase) and sum(job.writes for job in jobs) > 1:
+            outcomes = self._database.together(jobs)
+            if outcomes is not None:
+                return outcomes
+        return [job.run() for job in jobs]
 
     async def _changed_versions(self, keys: Sequence[str], *, anew: bool) -> dict[str, str | None]:
         """The versions of ``keys``; nothing if no record has changed since the last call."""

@@ -1,7 +1,8 @@
 """One SQLite database of records: schema and statements. Blocks; runs in the thread of its store.
 
 - Write-ahead journal with ``synchronous=FULL``: a commit that returned is on disk.
-- Every write is one statement in a transaction of its own, so nobody ever waits inside one.
+- A write is one statement. Those that stand in a queue together share a transaction, so one wait for the disk;
+  nothing is waited for inside one.
 - A version is the row's id, given by AUTOINCREMENT: larger than any the database ever gave, also
   after removals (https://sqlite.org/autoinc.html). A changed record is a new row.
 - No RETURNING (SQLite 3.35): enterprise distributions still ship 3.34.
@@ -19,6 +20,7 @@ from typing import NoReturn
 from woodpecker.errors import Conflict, InvalidRequest, Unavailable, WoodpeckerError
 from woodpecker.metadata.base import Record
 from woodpecker.metadata.sqlite_errors import translated
+from woodpecker.metadata.worker import Job, Outcome
 
 APPLICATION_ID = 0x57504D31  # "WPM1" in the file's header: a Woodpecker metadata database, format 1
 SCHEMA = """
@@ -41,6 +43,7 @@ LIST = (
 )
 AFTER_ASCII = "\x7f"  # keys are printable ASCII, so this sorts after all of them
 PREPARE_PAUSE_MS = 20
+TOGETHER_BUSY_MS = 100  # each call by itself waits longer
 
 
 class RecordDatabase:
@@ -109,6 +112,39 @@ class RecordDatabase:
         if done.rowcount == 0:
             self._refuse(key, expect)
         return True
+
+    def together(self, jobs: Sequence[Job]) -> Sequence[Outcome] | None:
+        """Run jobs that call this database in one transaction; their outcomes, in order.
+
+        None: it came to nothing, and none of them has changed anything.
+        """
+        self.wait_at_most(TOGETHER_BUSY_MS)
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error:
+            return None
+        outcomes: list[Outcome] = []
+        for job in jobs:
+            outcome = job.run()
+            if outcome.error is not None and not isinstance(outcome.error, Conflict):
+                self._roll_back()
+                return None
+            outcomes.append(outcome)
+        try:
+            with translated(self._path, writes=True):
+                self._db.execute("COMMIT")
+        except WoodpeckerError as error:
+            self._roll_back()
+            failed = Outcome(error=error)
+            return [failed if job.writes else job.run() for job in jobs]
+        return outcomes
+
+    def _roll_back(self) -> None:
+        try:
+            if self._db.in_transaction:  # SQLite may have done so by itself
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error:  # what follows must not be taken for part of it
+            self._db.close()
 
     def _refuse(self, key: str, expect: str | None) -> NoReturn:
         try:
