@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from woodpecker.bench import loads
-from woodpecker.bench.figures import Slice
+from woodpecker.bench.figures import Slice, rate_figures
 from woodpecker.bench.machine import forget_peak, peak_rss_mb
 from woodpecker.bench.nodes import NodesMeter
 from woodpecker.bench.pairs import Measure, Pairs, Plan, measure
@@ -47,11 +47,12 @@ class AppendPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Slices of the back end alone."""
+    """Slices of the back end alone. ``growing``: on a disk, throughput into blocks never written."""
 
     throughput: Measure
     latency: Measure
     note: str
+    growing: Measure | None = None
 
 
 async def run(target: Target, wanted: AppendPlan, say: Say) -> list[Row]:
@@ -81,8 +82,12 @@ async def limits_of(target: Target) -> AsyncIterator[Limits]:
             yield _blocking(sinks)
     elif target.directory is not None and target.is_file:
         disk = RawFile(target.directory.with_name(f"{target.directory.name}.raw"))
+
+        async def growing(seconds: float) -> Slice:
+            return disk.growing(seconds)
+
         try:
-            yield _blocking(disk)
+            yield replace(_blocking(disk), growing=growing)
         finally:
             disk.close()
     else:
@@ -117,12 +122,11 @@ class _Bench:
         """As much as goes in, against synced writes or PUTs as fast as the back end takes them."""
         name = f"append {mode} {size_text(size)}"
         pairs, figures = await self._run(name, MODES[mode], size, self._limits.throughput)
-        return Row(
-            name=name,
-            figures=figures,
-            limit=_without_latencies(pairs.limit_figures()),
-            ratio=pairs.throughput_ratio,
-        )
+        limit = _without_latencies(pairs.limit_figures())
+        if pairs.others:
+            limit["new_blocks_mb_s"] = rate_figures(pairs.others)["mb_s"]
+            figures["of_new_blocks"] = pairs.ratio_to_others
+        return Row(name=name, figures=figures, limit=limit, ratio=pairs.throughput_ratio)
 
     async def waiting(self, tasks: int, size: int) -> Row:
         """Tasks that wait for each append; alone it is compared with a bare synced write or PUT."""
@@ -173,7 +177,8 @@ class _Bench:
             async def ours(seconds: float) -> Slice:
                 return await load(writer, payloads, seconds)
 
-            pairs = await measure(ours, limit, self._plan)
+            other = self._limits.growing if limit is self._limits.throughput else None
+            pairs = await measure(ours, limit, self._plan, other=other)
         figures = pairs.figures() | {"peak_rss_mb": peak_rss_mb()}
         if meter is not None:
             figures |= await meter.figures(pairs.volume_bytes)

@@ -22,15 +22,21 @@ class Plan:
 
 @dataclass(slots=True)
 class Pairs:
-    """Slices of ours and of the limit, in the order they were taken."""
+    """Slices of ours, of the limit, and of a second limit, in the order they were taken."""
 
     ours: list[Slice] = field(default_factory=list)
     limits: list[Slice] = field(default_factory=list)
+    others: list[Slice] = field(default_factory=list)
 
     @property
     def throughput_ratio(self) -> float:
         """Of MB/s; 1 is the limit itself."""
         return pair_ratio([one.mb_s for one in self.ours], [one.mb_s for one in self.limits])
+
+    @property
+    def ratio_to_others(self) -> float:
+        """Of MB/s, to the second limit."""
+        return pair_ratio([one.mb_s for one in self.ours], [one.mb_s for one in self.others])
 
     @property
     def latency_ratio(self) -> float:
@@ -52,11 +58,14 @@ class Pairs:
         return total(self.ours).bytes
 
 
-async def measure(ours: Measure, limit: Measure | None, plan: Plan) -> Pairs:
+async def measure(
+    ours: Measure, limit: Measure | None, plan: Plan, *, other: Measure | None = None
+) -> Pairs:
     """Take the slices, after one short slice of ours that does not count."""
-    measures = {"ours": ours} if limit is None else {"limit": limit, "ours": ours}
+    wanted = {"limit": limit, "ours": ours, "other": other}
+    measures = {name: take for name, take in wanted.items() if take is not None}
     found = await in_turn(measures, plan, warm_up=("ours",), warm_up_s=min(plan.seconds, WARM_UP_S))
-    return Pairs(found["ours"], found.get("limit", []))
+    return Pairs(found["ours"], found.get("limit", []), found.get("other", []))
 
 
 async def in_turn(

@@ -1,7 +1,8 @@
 """The limit of a disk: synced writes without any log around them, and plain reads.
 
 Writes go into blocks that were written before, which is the quickest state a file can be in; the best
-of block size and method counts. RWF_DSYNC writes go through the page cache, the others around it.
+of block size and method counts. RWF_DSYNC writes go through the page cache, the others around it. What
+new blocks take, as those of a log that grows are, is measured beside it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class SyncedFile:
 
 
 class RawFile:
-    """One scratch file, written before. Everything blocks."""
+    """A scratch file written before, and one with new blocks. Everything blocks."""
 
     def __init__(self, path: Path, *, size_bytes: int = FILE_BYTES) -> None:
         self._size = size_bytes
@@ -85,53 +86,69 @@ class RawFile:
         self._buffer.write(os.urandom(len(self._buffer)))
         self._view = memoryview(self._buffer)
         self._file = SyncedFile(path, size_bytes=size_bytes)
-        self._large = ("", 0)
+        new = path.with_name(f"{path.name}-new")
+        self._new = SyncedFile(new, size_bytes=size_bytes, is_fresh=True)
+        self._large = self._growing = ("", 0)
         self._small = ""
 
     def choose(self) -> str:
         """Find the best method and size; returns what was found, for people."""
-        tried = {
-            (method, size): self._write(method, size, TRY_SECONDS).mb_s
-            for method in self._file.methods
-            for size in BLOCK_SIZES
-            if size <= self._size
-        }
-        self._large = max(tried, key=tried.__getitem__)
+        self._large, self._growing = self._best(self._file), self._best(self._new)
         small = {
-            method: self._write(method, SMALL_BYTES, TRY_SECONDS).entries
+            method: _write(self._file, method, self._view[:SMALL_BYTES], TRY_SECONDS).entries
             for method in self._file.methods
         }
         self._small = max(small, key=small.__getitem__)
-        method, size = self._large
-        return f"limit: {method}, {size >> 20} MiB; one at a time: {self._small}, 4 KiB"
+        (method, size), (grows, grown) = self._large, self._growing
+        return (
+            f"limit: {method}, {size >> 20} MiB, into blocks written before (new blocks: {grows}, "
+            f"{grown >> 20} MiB); one at a time: {self._small}, 4 KiB"
+        )
 
     def throughput(self, seconds: float) -> Slice:
         """Large synced writes for a while, by the best method."""
-        return self._write(*self._large, seconds)
+        method, size = self._large
+        return _write(self._file, method, self._view[:size], seconds)
+
+    def growing(self, seconds: float) -> Slice:
+        """The same into blocks that were never written, making room for them included."""
+        method, size = self._growing
+        return _write(self._new, method, self._view[:size], seconds)
 
     def latency(self, seconds: float) -> Slice:
         """Synced writes of 4 KiB, one at a time."""
-        return self._write(self._small, SMALL_BYTES, seconds)
+        return _write(self._file, self._small, self._view[:SMALL_BYTES], seconds)
 
     def close(self) -> None:
-        """Close and remove the file."""
+        """Close and remove the files."""
         self._file.close()
+        self._new.close()
         self._view.release()
         self._buffer.close()
 
-    def _write(self, method: str, size: int, seconds: float) -> Slice:
-        done = Slice()
-        cpu, begin = cpu_seconds(), now()
-        end = last = begin
-        while end - begin < seconds:
-            self._file.write(method, self._view[:size])
-            end = now()
-            done.entries += 1
-            done.bytes += size
-            done.latencies.append(end - last)
-            last = end
-        done.seconds, done.cpu_seconds = end - begin, cpu_seconds() - cpu
-        return done
+    def _best(self, file: SyncedFile) -> tuple[str, int]:
+        tried = {
+            (method, size): _write(file, method, self._view[:size], TRY_SECONDS).mb_s
+            for method in file.methods
+            for size in BLOCK_SIZES
+            if size <= self._size
+        }
+        return max(tried, key=tried.__getitem__)
+
+
+def _write(file: SyncedFile, method: str, data: memoryview, seconds: float) -> Slice:
+    done = Slice()
+    cpu, begin = cpu_seconds(), now()
+    end = last = begin
+    while end - begin < seconds:
+        file.write(method, data)
+        end = now()
+        done.entries += 1
+        done.bytes += len(data)
+        done.latencies.append(end - last)
+        last = end
+    done.seconds, done.cpu_seconds = end - begin, cpu_seconds() - cpu
+    return done
 
 
 def _open(path: Path, *, direct: bool) -> int:
