@@ -80,13 +80,19 @@ async def _position_of(place: Serving, channel: Vchannel, start: Start, earliest
         case StartForm.EARLIEST:
             return Position(max(earliest, await _kept_from(place, channel)))
         case StartForm.LATEST:
-            return Position(place.line.acked)
+            tail = Position(place.line.acked, low=place.line.low)
+            await place.prove()  # a stale owner's tail lies before what others have acknowledged
+            return tail
         case StartForm.SEQ | StartForm.POSITION:
             return Position(start.value, start.index, low=start.low)
         case StartForm.AFTER:
             return Position(start.value, start.index, low=start.low).after()
         case StartForm.TICK | StartForm.TIME:
-            return Position(max(await seq_at(place, start.value), earliest))
+            acked = place.line.acked
+            seq = await seq_at(place, start.value)
+            if seq == acked:  # nothing that new is here: it may be at a newer owner
+                await place.prove()
+            return Position(max(seq, earliest))
 
 
 async def _kept_from(place: Serving, channel: Vchannel) -> int:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from tests.unit.streaming.node.kit import (
+    LATEST,
     P,
     a_cluster,
     consume,
@@ -18,7 +19,7 @@ from tests.unit.streaming.node.kit import (
 from woodpecker.streaming import frames, requests
 from woodpecker.streaming.codec.records import NODES
 from woodpecker.streaming.core.refusals import Class, Refused
-from woodpecker.streaming.core.values import EndForm, Stop
+from woodpecker.streaming.core.values import EndForm, Start, StartForm, Stop
 from woodpecker.streaming.node.pieces import pieces_of
 from woodpecker.testing.virtual import on_virtual_time
 
@@ -288,7 +289,7 @@ async def test_a_replaced_owner_does_not_say_what_only_the_owner_knows() -> None
 
 @on_virtual_time
 async def test_a_replaced_owner_knows_neither_sessions_nor_tails() -> None:
-    for case in ("session", "gap", "channel", "tail"):
+    for case in ("session", "gap", "channel", "tail", "latest", "time"):
         async with one_node() as (cluster, old):
             producing = await produce(cluster, old)
             consuming = await consume(cluster, old)
@@ -306,8 +307,13 @@ async def test_a_replaced_owner_knows_neither_sessions_nor_tails() -> None:
                 answer = await producing.answer()
             elif case == "channel":
                 answer = await consuming.subscribe(2, vcid=8)
-            else:
+            elif case == "tail":
                 answer = await consuming.subscribe(2, stop=Stop(form=EndForm.TAIL))
+            elif case == "latest":
+                answer = await consuming.subscribe(2, start=LATEST)
+            else:
+                later = Start(form=StartForm.TIME, value=new.life.line.clock_us)
+                answer = await consuming.subscribe(2, start=later)
             assert is_class(answer, Class.MOVED), (case, answer)
             await consuming.close()
 
