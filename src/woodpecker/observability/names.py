@@ -170,7 +170,12 @@ class Gauge(Name):
         ("pchannel", "mode"),
         "consumers, at the tail or in its buffer (tail) or reading the log (catchup)",
     )
-    STREAM_BUFFER_BYTES = "stream_buffer_bytes", "bytes", (), "held in tail buffers"
+    STREAM_BUFFER_BYTES = (
+        "stream_buffer_bytes",
+        "bytes",
+        (),
+        "held in tail buffers and read for consumers behind them",
+    )
     STREAM_LEADER = "stream_leader", "0 or 1", (), "whether this coordinator leads and may decide"
     STREAM_ASSIGNMENTS = (
         "stream_assignments",

@@ -104,7 +104,7 @@ class Life:
             on_end=self._on_end,
         )
         self.tail = tools.budget.open(fold.next_seq, lambda: writer.visible)
-        self.runs = Runs(log, runtime)
+        self.runs = Runs(log, runtime, tools.budget)
         self.timers = Timers(self.line, runtime, max_age_ms=settings.transaction_max_age_ms)
         self.audience = Audience()
         self.rate = RateState()
@@ -171,6 +171,11 @@ class Life:
         self.counts.hide()
         self.tail.close()
         await self.runs.close()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds of messages, about."""
+        return self.tail.size_bytes + self.runs.size_bytes + self.line.queued_bytes
 
     # --- who is connected ---
 

@@ -126,7 +126,7 @@ class PchannelOwner:
             reason=now.reason,
             bytes_s=0.0 if self._upkeep is None else float(self._upkeep.bytes_s),
             lag_ms=0 if life is None else (life.line.oldest_unacked_us or 0) // 1000,
-            memory_bytes=0 if life is None else life.tail.size_bytes + life.line.queued_bytes,
+            memory_bytes=0 if life is None else life.memory_bytes,
             vchannels=0 if life is None else len(life.line.fold.vchannels),
             vchannels_limit=self._tools.settings.vchannels_per_pchannel,
         )

@@ -1,7 +1,7 @@
 """Reading a pchannel's log for consumers that are behind: in runs of some MiB, each fetched once.
 
 Consumers on the same way share what was read: a run is fetched by one reader whoever asks, and kept as long
-as the budget lasts. Nobody waits for a slower sharer: a run does not know who reads it.
+as the node's budget lasts. Nobody waits for a slower sharer: a run does not know who reads it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from woodpecker.client.reader import BatchReader
 from woodpecker.errors import Corrupt, Unavailable
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.node.pieces import Piece, pieces_of
+from woodpecker.streaming.node.tail import TailBudget
 
 RUN_BYTES = 2 << 20
-CACHE_BYTES = 32 << 20
+CACHE_BYTES = 32 << 20  # kept of one log, of the node's budget
 OPEN_READERS = 8
 FETCHES = 8  # at once
 
@@ -50,10 +51,12 @@ class Run:
 class Runs:
     """Runs of one log, shared by all consumers of one owner's life. Close it."""
 
-    def __init__(self, log: Log, runtime: Runtime, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, log: Log, runtime: Runtime, budget: TailBudget) -> None:
+        self.size_bytes = 0  # of those kept
         self._log = log
         self._runtime = runtime
-        self._left_bytes = cache_bytes
+        self._budget = budget
+        self._number = budget.join(self)
         self._kept: OrderedDict[int, Run] = OrderedDict()  # by first seq, least recently used first
         self._fetching: dict[int, asyncio.Task[Run]] = {}
         self._readers: OrderedDict[int, BatchReader] = OrderedDict()  # by the seq they read next
@@ -87,8 +90,22 @@ class Runs:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._kept.clear()
+        self._let_go(self.size_bytes, is_evicted=False)
+        self._budget.closed(self._number)
         while self._readers:
             await self._readers.popitem()[1].aclose()
+
+    def evict(self, excess_bytes: int) -> int:
+        """Let go of those that nobody asked for longest; they can be read again. Returns: bytes freed."""
+        freed = 0
+        while self._kept and freed < excess_bytes:
+            freed += self._kept.popitem(last=False)[1].size_bytes
+        self._let_go(freed, is_evicted=True)
+        return freed
+
+    def _let_go(self, size_bytes: int, *, is_evicted: bool) -> None:
+        self.size_bytes -= size_bytes
+        self._budget.freed(size_bytes, is_evicted=is_evicted)
 
     def _find(self, seq: int) -> Run | None:
         run = self._kept.get(seq)
@@ -107,9 +124,10 @@ class Runs:
         if not run.pieces or run.pieces[0].facts.seq != run.first or run.first in self._kept:
             return  # begins inside a batch: of no use to others
         self._kept[run.first] = run
-        self._left_bytes -= run.size_bytes
-        while self._left_bytes < 0 and len(self._kept) > 1:
-            self._left_bytes += self._kept.popitem(last=False)[1].size_bytes
+        self.size_bytes += run.size_bytes
+        self._budget.grew(run.size_bytes)
+        if self.size_bytes > CACHE_BYTES:
+            self.evict(self.size_bytes - CACHE_BYTES)
 
     async def _fetch(self, seq: int, visible: int) -> Run:
         """After a take-over all consumers read the end of the log: who waits mostly finds it read by another."""

@@ -1,8 +1,12 @@
-"""Tail buffers of a node: what was acknowledged last, by reference, within one budget of bytes."""
+"""Tail buffers of a node: what was acknowledged last, by reference, within one budget of bytes.
+
+The budget holds for what is read again for consumers that are behind, too (``runs.py``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from woodpecker.observability.base import SILENT, Observer
 from woodpecker.observability.names import Counter, Gauge
@@ -13,22 +17,39 @@ Content = Piece | Ephemeral
 EVICT_SHARE = 16  # this part of the budget is freed at once, so that not every batch looks for room
 
 
+class Holder(Protocol):
+    """Who holds bytes of the budget."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all that is held."""
+
+    def evict(self, excess_bytes: int) -> int:
+        """Drop so much, or all that may go; tell ``freed``. Returns: bytes freed."""
+
+
 class TailBudget:
-    """The bytes that all tail buffers of a node may hold together."""
+    """The bytes that tail buffers and runs of a node may hold together."""
 
     def __init__(self, limit_bytes: int, ephemeral_bytes: int, observer: Observer = SILENT) -> None:
         self.limit_bytes = limit_bytes
         self.ephemeral_bytes = ephemeral_bytes
         self.size_bytes = 0
         self.observer = observer
-        self._tails: dict[int, Tail] = {}
+        self._holders: dict[int, Holder] = {}
         self._made = 0
 
     def open(self, next_seq: int, visible: Callable[[], int]) -> Tail:
         """A buffer for a log whose acknowledged end is ``next_seq``; ``visible``: what log readers see."""
-        self._made += 1
-        tail = self._tails[self._made] = Tail(self, self._made, next_seq, visible)
+        tail = Tail(self, self._made + 1, next_seq, visible)
+        self.join(tail)
         return tail
+
+    def join(self, holder: Holder) -> int:
+        """From now on it may be told to evict. Returns: its number, for ``closed``."""
+        self._made += 1
+        self._holders[self._made] = holder
+        return self._made
 
     def grew(self, by_bytes: int) -> None:
         """Make room, where most is held."""
@@ -38,8 +59,8 @@ class TailBudget:
         if self.size_bytes <= self.limit_bytes:
             return
         excess = self.size_bytes - self.limit_bytes + self.limit_bytes // EVICT_SHARE
-        for tail in sorted(self._tails.values(), key=lambda tail: -tail.size_bytes):
-            excess -= tail.evict(excess)
+        for holder in sorted(self._holders.values(), key=lambda one: -one.size_bytes):
+            excess -= holder.evict(excess)
             if excess <= 0:
                 break
 
@@ -53,8 +74,8 @@ class TailBudget:
             self.observer.count(Counter.STREAM_EVICTED_BYTES, by_bytes)
 
     def closed(self, number: int) -> None:
-        """A buffer has ended."""
-        self._tails.pop(number, None)
+        """A holder has ended; what it held was told to ``freed``."""
+        self._holders.pop(number, None)
 
 
 class Tail:

@@ -268,3 +268,35 @@ async def test_an_abort_that_finds_no_room_is_not_tried_all_the_time(
         await asyncio.sleep(1)
         await producing.send(b"b", txn_number=0)
         assert is_class(await producing.answer(), Class.ABORTED)
+
+
+@on_virtual_time
+async def test_what_is_read_for_who_is_behind_counts_against_the_budget_of_the_node() -> None:
+    async with one_node(tail_bytes=20_000) as (cluster, member):
+        producing = await produce(cluster, member)
+        firsts = [(await producing.put(b"x" * 1000)).seq for _ in range(60)]
+        budget, life = member.node._tools.budget, member.life
+        assert life.runs.size_bytes == 0
+        consuming = await Consuming(cluster, member).open()
+        for n, first in enumerate(firsts[:30]):
+            await consuming.subscribe(n, start=Start(form=StartForm.SEQ, value=first))
+            assert await consuming.until(60 - n, n) == [b"x" * 1000] * (60 - n)
+            assert budget.size_bytes == life.tail.size_bytes + life.runs.size_bytes
+            assert budget.size_bytes <= 20_000
+        await consuming.close()
+
+
+@on_virtual_time
+async def test_runs_are_shared_as_long_as_the_budget_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("woodpecker.streaming.node.runs.RUN_BYTES", 5000)
+    monkeypatch.setattr("woodpecker.streaming.node.runs.CACHE_BYTES", 12_000)
+    async with one_node(tail_bytes=30_000) as (cluster, member):
+        producing = await produce(cluster, member)
+        for _ in range(60):
+            await producing.put(b"x" * 1000)
+        life = member.life
+        consuming = await consume(cluster, member)
+        await consuming.until(60)
+        assert 0 < life.runs.size_bytes <= 12_000
+        assert life.runs.size_bytes == sum(run.size_bytes for run in life.runs._kept.values())
+        await consuming.close()
