@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
@@ -159,6 +159,23 @@ class StreamingClient(Handle):
             attributes=attributes,
         )
         return Channel(self._portal.call(work), self._portal)
+
+    def create_channels(
+        self,
+        names: Iterable[str],
+        *,
+        exist_ok: bool = False,
+        retention_age_s: int | None = None,
+        attributes: dict[str, str] | None = None,
+    ) -> list[Channel]:
+        """Create many channels, see ``woodpecker.streaming.StreamingClient.create_channels``."""
+        work = self._inner.create_channels(
+            names,
+            exist_ok=exist_ok,
+            retention_age_s=retention_age_s,
+            attributes=attributes,
+        )
+        return [Channel(made, self._portal) for made in self._portal.call(work)]
 
     def open_channel(self, name: str) -> Channel:
         """Open an existing channel. Raises: NotFound, Unavailable."""

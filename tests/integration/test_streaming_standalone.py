@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
+
 import woodpecker as wp
 from woodpecker.streaming.standalone import Standalone
 
@@ -37,3 +39,17 @@ async def test_what_was_sent_is_there_after_a_restart(tmp_path):
         async with channel.producer("billing") as producer:
             await producer.send(b"returned")
         assert await payloads(channel) == [b"paid", b"packed", b"shipped", b"returned"]
+
+
+async def test_many_channels_are_made_at_once(tmp_path):
+    names = [f"many-{number:03}" for number in range(300)]
+    async with served(tmp_path) as client:
+        made = await client.create_channels(names, retention_age_s=60, attributes={"of": "many"})
+        assert [channel.name for channel in made] == names
+        assert len({channel.vcid for channel in made}) == len(names)
+        assert await client.list_channels() == names
+        with pytest.raises(wp.AlreadyExists):
+            await client.create_channels(["other", *names[:200]])
+        again = await client.create_channels(["other", *names], exist_ok=True)
+        assert [channel.vcid for channel in again[1:]] == [channel.vcid for channel in made]
+        assert await client.create_channels([]) == []

@@ -32,6 +32,11 @@ async def test_from_other_shells_and_to_an_orderly_end(service, tmp_path):
         return asyncio.to_thread(run, store, *args, stdin=stdin)
 
     await shell("channel", "create", "orders")
+    many = await shell("channel", "create", "many-1", "many-2")
+    assert [line.split()[1] for line in many.splitlines()] == ["many-1", "many-2"]
+    args = ("--output", "json", "channel", "create", "--exist-ok", "-")
+    there = json.loads(await shell(*args, stdin=b"many-2\n\nmany-3\n"))
+    assert [channel["name"] for channel in there] == ["many-2", "many-3"]
     assert "sent 3 messages" in await shell("produce", "orders", stdin=b"a\nb\nc\n")
     lines = b'{"id": "k1"}\n{"id": "k2", "v": "\xc3\xbc"}\n'
     sent = await shell(
@@ -64,7 +69,8 @@ async def test_from_other_shells_and_to_an_orderly_end(service, tmp_path):
     assert await service.page("/readyz") == "ready\n"
     assert 'woodpecker_stream_assignments{state="serving"} 4.0' in await service.page("/metrics")
     await shell("channel", "delete", "orders", "--yes")
-    assert json.loads(await shell("--output", "json", "channel", "list")) == []
+    listed = json.loads(await shell("--output", "json", "channel", "list"))
+    assert [channel["name"] for channel in listed] == ["many-1", "many-2", "many-3"]
     assert await service.end(signal.SIGTERM) == 0
     assert "Traceback" not in service.log
 

@@ -34,7 +34,9 @@ def add_to(app: typer.Typer) -> None:
 
 def create(
     ctx: typer.Context,
-    name: ChannelName,
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="of the channels; -: lines of stdin")
+    ],
     exist_ok: Annotated[bool, typer.Option("--exist-ok", help="no error if it is there")] = False,
     retention_age_s: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="messages older than this may go")
@@ -44,21 +46,23 @@ def create(
         typer.Option(metavar="KEY=TEXT", help="free-form text kept with it; repeatable"),
     ] = None,
 ) -> None:
-    """Create a channel."""
+    """Create channels: one, or many at a time."""
     session: Session = ctx.obj
     attributes = _attributes(attribute)
+    is_one = len(names) == 1 and names != ["-"]
+    if names == ["-"]:
+        names = [line.strip() for line in sys.stdin if line.strip()]
 
     async def work(client: StreamingClient) -> None:
-        channel = await client.create_channel(
-            name,
-            exist_ok=exist_ok,
-            retention_age_s=retention_age_s,
-            attributes=attributes,
+        channels = await client.create_channels(
+            names, exist_ok=exist_ok, retention_age_s=retention_age_s, attributes=attributes
         )
         if session.is_json:
-            print_json({"name": name, "vcid": channel.vcid, "pchannel": channel.pchannel})
-        else:
-            print(f"channel {name} is there, number {channel.vcid} on {channel.pchannel}")
+            facts = [{"name": c.name, "vcid": c.vcid, "pchannel": c.pchannel} for c in channels]
+            print_json(facts[0] if is_one else facts)
+            return
+        for channel in channels:
+            print(f"channel {channel.name} is there, number {channel.vcid} on {channel.pchannel}")
 
     with_streaming(session, work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ from woodpecker.streaming.requests import (
 from woodpecker.streaming.settings import DEFAULTS, StreamSettings
 
 TIMEOUT_S = 60.0
+CREATE_AT_ONCE = 128
 
 
 class StreamingClient:
@@ -127,6 +129,42 @@ class StreamingClient:
         lanes = self._check()
         info = await ask_coordinator(self._env, request, f"create channel {name!r}", changes=True)
         return Channel(self._env, lanes, info)
+
+    async def create_channels(
+        self,
+        names: Iterable[str],
+        *,
+        exist_ok: bool = False,
+        retention_age_s: int | None = None,
+        attributes: dict[str, str] | None = None,
+    ) -> list[Channel]:
+        """Create many channels, as ``create_channel`` does one; much faster than one after the other.
+
+        Returns: a handle for each name, in order.
+        Raises: as ``create_channel``, for the first that fails. Names are looked at before; else those before
+            it, and some after it, are there: repeat it with ``exist_ok``.
+        """
+        if isinstance(names, str):
+            raise InvalidRequest(f"names={names!r}: give several names, or call create_channel")
+        wanted = [check_name(name, "channel") for name in names]
+        made: dict[int, Channel] = {}
+        waiting = iter(enumerate(wanted))
+
+        async def work() -> None:
+            for number, name in waiting:
+                made[number] = await self.create_channel(
+                    name, exist_ok=exist_ok, retention_age_s=retention_age_s, attributes=attributes
+                )
+
+        spawn = self._env.runtime.spawn
+        tasks = [spawn(work(), "create channels") for _ in wanted[:CREATE_AT_ONCE]]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return [made[number] for number in range(len(wanted))]
 
     async def open_channel(self, name: str) -> Channel:
         """Open an existing channel. Raises: NotFound, Unavailable."""

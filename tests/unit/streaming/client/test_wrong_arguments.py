@@ -26,6 +26,15 @@ async def test_a_channel_name(name: Any):
             await client.create_channel(name)
         with pytest.raises(InvalidRequest, match="channel name"):
             await client.open_channel(name)
+        with pytest.raises(InvalidRequest, match="channel name"):
+            await client.create_channels(["orders", name])
+
+
+@on_virtual_time
+async def test_one_name_for_many():
+    async with a_client() as client:
+        with pytest.raises(InvalidRequest, match="several names"):
+            await client.create_channels("orders")
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 1.5, "60", True, 2**70])
