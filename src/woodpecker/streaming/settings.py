@@ -44,6 +44,8 @@ class StreamSettings:
     transaction_max_entries: int = 100_000
     transactions_open: int = 1024  # per pchannel
     transactions_per_session: int = 8
+    consumers_per_stream: int = 10_000
+    consumers_per_pchannel: int = 100_000
     assembly_bytes: int = 16 * MIB  # per consumer
     credit_bytes: int = 4 * MIB  # per consumer
     stream_credit_bytes: int = 256 * MIB  # sum per stream

@@ -23,6 +23,7 @@ from woodpecker.streaming.ports import Stream
 
 LEAST_CREDIT_BYTES = 16 << 10  # of a consumer, however many there are
 MOST_BACKLOG = 10_000  # frames
+FULL_MS = 1_000
 _log = logging.getLogger("woodpecker.streaming")
 
 PROGRESS_MS = 1000.0  # without data, everybody hears this often
@@ -130,6 +131,7 @@ class Consumption:
         wish = replace(wish, credit_bytes=granted)
         place = self._places[wish.consumer] = _Place(wish=wish)
         self._credit_bytes += wish.credit_bytes
+        self._life.consumers += 1
         name = f"begin a consumer of {self._life.name}"
         place.task = self._life.runtime.spawn(self._begin(place), name)
 
@@ -142,6 +144,16 @@ class Consumption:
                 f"consumer {wish.consumer}: credit of {wish.credit_bytes} bytes lets nothing pass"
             )
             return Refusal(kind=Class.INVALID, message=text)
+        settings, here = self._life.settings, self._life.consumers
+        if len(self._places) >= settings.consumers_per_stream:
+            text = (
+                f"{len(self._places)} consumers are on this stream, no more are taken: end some, or open "
+                "another client"
+            )
+            return Refusal(kind=Class.INVALID, message=text)
+        if here >= settings.consumers_per_pchannel:
+            text = f"{self._life.name} has {here} consumers, no more are taken now; come again"
+            return Refusal(kind=Class.LATER, message=text, after_ms=FULL_MS)
         return None
 
     async def _begin(self, place: _Place) -> None:
@@ -201,16 +213,18 @@ class Consumption:
     def _forget(self, number: int) -> _Place:
         place = self._places.pop(number)
         self._credit_bytes -= place.wish.credit_bytes
+        self._life.consumers -= 1
         return place
 
     async def _end_all(self) -> None:
-        for place in list(self._places.values()):
+        for number, place in list(self._places.items()):
             if place.task is not None:
                 place.task.cancel()
                 await asyncio.gather(place.task, return_exceptions=True)
             if place.consumer is not None:
                 await place.consumer.close()
-        self._places.clear()
+            elif number in self._places:
+                self._forget(number)
 
     # --- progress ---
 

@@ -109,7 +109,8 @@ class Life:
         self.audience = Audience()
         self.rate = RateState()
         self.counts = Counts(tools.observer, name)
-        self.reading = 0  # consumers that read the log
+        self.consumers = 0  # of all streams, also those that are about to begin
+        self.reading = 0  # those of them that read the log
         self.written_bytes = 0  # acknowledged since the life began
         self._first_steps = IdleSteps(step_us=settings.tick_step_us, most_us=settings.tick_ahead_us)
         self._steps = self._first_steps

@@ -300,3 +300,28 @@ async def test_runs_are_shared_as_long_as_the_budget_lasts(monkeypatch: pytest.M
         assert 0 < life.runs.size_bytes <= 12_000
         assert life.runs.size_bytes == sum(run.size_bytes for run in life.runs._kept.values())
         await consuming.close()
+
+
+@on_virtual_time
+async def test_consumers_are_counted_and_limited() -> None:
+    async with one_node(consumers_per_stream=3, consumers_per_pchannel=5) as (cluster, member):
+        one = await Consuming(cluster, member).open()
+        for number in range(3):
+            assert isinstance(await one.subscribe(number), frames.Started)
+        refused = await one.subscribe(3)
+        assert is_class(refused, Class.INVALID), "this stream has its share"
+        assert "another client" in refused.refusal.message
+        two = await Consuming(cluster, member).open()
+        for number in range(2):
+            assert isinstance(await two.subscribe(number), frames.Started)
+        assert is_class(await two.subscribe(2), Class.LATER), "others may leave"
+        await one.stream.send(frames.Unsubscribe(consumer=0))
+        await until(lambda: member.life.consumers == 4)
+        assert isinstance(await two.subscribe(3), frames.Started)
+        member.site.on_metadata.max_delay_ms = 200
+        waiting = asyncio.ensure_future(one.subscribe(7, start=Start(form=StartForm.LATEST)))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await one.close()
+        await two.close()
+        await until(lambda: member.life.consumers == 0)
