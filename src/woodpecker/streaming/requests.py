@@ -171,7 +171,6 @@ class Assign(Request["PchannelStatus"]):
     term: int
     incarnation: str
     epoch: int  # of the coordinator
-    prefetch: bool = False  # only load the checkpoint: Assign follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -225,8 +225,8 @@ class Assigner:
                 self._jobs.start(f"write {name}", self._write(name, wanted))
             case Reread():
                 self._jobs.start(f"write {name}", self._reread(name))
-            case Ask(prefetch=prefetch):
-                self._jobs.start(f"ask {name} {prefetch}", self._ask(record, prefetch=prefetch))
+            case Ask():
+                self._jobs.start(f"ask {name}", self._ask(record))
             case Release(owners=owners):
                 for owner in owners:
                     job = f"release {name} {owner.node} {owner.term}"
@@ -316,7 +316,7 @@ class Assigner:
         if seen.record is not None and seen.version is not None:
             self.adopt(Stored(record=seen.record, version=seen.version))
 
-    async def _ask(self, record: PchannelRecord, *, prefetch: bool) -> None:
+    async def _ask(self, record: PchannelRecord) -> None:
         owner = record.owner
         assert owner is not None
         request = Assign(
@@ -326,7 +326,6 @@ class Assigner:
             term=owner.term,
             incarnation=owner.incarnation,
             epoch=self._epoch,
-            prefetch=prefetch,
         )
         endpoint = self._dialer.endpoint(owner.address)
         status = await endpoint.call(request, timeout_ms=CALL_TIMEOUT_MS)

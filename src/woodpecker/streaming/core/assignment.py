@@ -96,7 +96,6 @@ class Memory:
     progress: tuple[str, int, int, str] | None = None
     served_ms: float | None = None  # it was first seen serving
     asked_ms: float | None = None
-    prefetched_ms: float | None = None
     released_ms: float | None = None  # the former owners were first released
     released_again_ms: float = 0.0
     has_failed: bool = False  # this term was counted as a failure
@@ -114,9 +113,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Ask the record's owner to serve, or (``prefetch``) to load what it can before."""
-
-    prefetch: bool = False
+    """Ask the record's owner to serve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,16 +367,9 @@ def _formers_first(
     record: PchannelRecord, memory: Memory, view: View, timing: Timing
 ) -> tuple[Memory, Act | None]:
     """What is to be done with the former owners before the new one is asked; None: nothing any more."""
-    assert view.owner is not None
     holders, now_ms = _holders(record, view), view.now_ms
     if not holders:
         return memory, None
-    if memory.released_ms is None and _is_planned(record, view):
-        if memory.prefetched_ms is None:
-            return replace(memory, prefetched_ms=now_ms), Ask(prefetch=True)
-        until_ms = memory.prefetched_ms + timing.release_timeout_ms
-        if _is_loading(view.owner) and now_ms < until_ms:
-            return memory, Wait(whom="the new owner to load", until_ms=until_ms)
     since_ms = now_ms if memory.released_ms is None else memory.released_ms
     until_ms = since_ms + timing.release_timeout_ms
     if now_ms >= until_ms and memory.released_ms is not None:
@@ -411,17 +401,6 @@ def _serves(owner: Owner, sight: Sight) -> bool:
 def _holders(record: PchannelRecord, view: View) -> tuple[Owner, ...]:
     pairs = zip(record.former, view.formers, strict=True)
     return tuple(owner for owner, sight in pairs if _holds(owner, sight))
-
-
-def _is_planned(record: PchannelRecord, view: View) -> bool:
-    pairs = zip(record.former, view.formers, strict=True)
-    return any(_serves(owner, sight) for owner, sight in pairs)
-
-
-def _is_loading(owner: Sight) -> bool:
-    """Whether the new owner of a planned move has not yet loaded what it can."""
-    status = owner.status
-    return owner.is_heard and (status is None or status.done_bytes < status.total_bytes)
 
 
 def _former(record: PchannelRecord, view: View, *, owner_too: bool = True) -> tuple[Owner, ...]:

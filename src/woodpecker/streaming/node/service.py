@@ -226,10 +226,7 @@ class StreamingNode:
                 self._tools, self._client, request.pchannel, request.log, self._statuses.wake
             )
             self._owners[request.pchannel] = owner
-        if (
-            not request.prefetch
-        ):  # the owner before writes a checkpoint as it leaves: nothing to fetch
-            owner.assign(request.term)
+        owner.assign(request.term)
         return owner.status
 
     def _release(self, request: requests.Release) -> frames.PchannelStatus:

@@ -71,22 +71,20 @@ class PchannelStatus(_message.Message):
     def __init__(self, pchannel: _Optional[str] = ..., term: _Optional[int] = ..., state: _Optional[str] = ..., done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., bytes_s: _Optional[float] = ..., lag_ms: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., vchannels: _Optional[int] = ..., vchannels_limit: _Optional[int] = ...) -> None: ...
 
 class AssignRequest(_message.Message):
-    __slots__ = ("pchannel", "log", "log_id", "term", "incarnation", "epoch", "prefetch")
+    __slots__ = ("pchannel", "log", "log_id", "term", "incarnation", "epoch")
     PCHANNEL_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
-    PREFETCH_FIELD_NUMBER: _ClassVar[int]
     pchannel: str
     log: str
     log_id: str
     term: int
     incarnation: str
     epoch: int
-    prefetch: bool
-    def __init__(self, pchannel: _Optional[str] = ..., log: _Optional[str] = ..., log_id: _Optional[str] = ..., term: _Optional[int] = ..., incarnation: _Optional[str] = ..., epoch: _Optional[int] = ..., prefetch: bool = ...) -> None: ...
+    def __init__(self, pchannel: _Optional[str] = ..., log: _Optional[str] = ..., log_id: _Optional[str] = ..., term: _Optional[int] = ..., incarnation: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class ReleaseRequest(_message.Message):
     __slots__ = ("pchannel", "term", "incarnation", "epoch")

@@ -300,7 +300,6 @@ EXCHANGES: tuple[tuple[Request[Any], Any], ...] = (
             term=3,
             incarnation="f" * 32,
             epoch=2,
-            prefetch=True,
         ),
         STATUS,
     ),

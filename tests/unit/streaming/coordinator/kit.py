@@ -168,7 +168,7 @@ class FakeNode:
 
     def _assign(self, request: Assign) -> PchannelStatus:
         name, now = request.pchannel, self.statuses.get(request.pchannel)
-        if request.prefetch or request.incarnation != self.session.incarnation:
+        if request.incarnation != self.session.incarnation:
             return now or PchannelStatus(pchannel=name, term=request.term, state="idle")
         if now is None or now.term < request.term:
             self.set(PchannelStatus(pchannel=name, term=request.term, state="opening"))

@@ -129,7 +129,7 @@ async def test_a_planned_move_releases_first_and_leaves_no_gap() -> None:
     await world.ask(Move(pchannel=name, node="n2"))
     await world.until(lambda: name in world.nodes["n2"].serving)
     asked = [r for r in world.nodes["n2"].requests if isinstance(r, Assign) and r.pchannel == name]
-    assert [request.prefetch for request in asked] == [True, False]
+    assert len(asked) == 1
     assert world.nodes["n1"].statuses[name].state == "closed"
     await world.until(world.all_assigned)
     assert (await world.pchannels())[name].former == ()

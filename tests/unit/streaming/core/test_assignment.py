@@ -99,25 +99,17 @@ def test_an_owner_that_cannot_be_heard_has_less_patience() -> None:
     assert isinstance(act, Write)
 
 
-def test_a_planned_move_loads_releases_waits_and_asks() -> None:
+def test_a_planned_move_releases_waits_and_asks() -> None:
     record = replace(ASSIGNING, term=5, owner=Owner(**OTHER_FIELDS, term=5), former=(OWNER,))
     old, new = sight("serving"), sight()
+    assert shown(record, Memory(), view(0.0, new, formers=(old,))).node == "n1"
     memory, act = step(record, Memory(), view(0.0, new, formers=(old,)), TIMING)
-    assert (
-        act == Ask(prefetch=True)
-        and shown(record, memory, view(0.0, new, formers=(old,))).node == "n1"
-    )
-    loading = sight("idle", 5, done_bytes=1, total_bytes=2)
-    memory, act = step(record, memory, view(100.0, loading, formers=(old,)), TIMING)
-    assert isinstance(act, Wait)
-    loaded = sight("idle", 5, done_bytes=2, total_bytes=2)
-    memory, act = step(record, memory, view(200.0, loaded, formers=(old,)), TIMING)
     assert act == Release(owners=(OWNER,))
-    assert shown(record, memory, view(200.0, loaded, formers=(old,))).node == "n2"
+    assert shown(record, memory, view(0.0, new, formers=(old,))).node == "n2"
     closing = sight("closing")
-    memory, act = step(record, memory, view(300.0, loaded, formers=(closing,)), TIMING)
+    memory, act = step(record, memory, view(100.0, new, formers=(closing,)), TIMING)
     assert isinstance(act, Wait) and "n1" in act.whom
-    memory, act = step(record, memory, view(400.0, loaded, formers=(sight("closed"),)), TIMING)
+    memory, act = step(record, memory, view(200.0, new, formers=(sight("closed"),)), TIMING)
     assert act == Ask()
 
 

@@ -283,10 +283,9 @@ class AssignmentModel:
                 return
             case Reread():
                 yield f"{who} reads again", _reread(world, index, me)
-            case Ask(prefetch=prefetch):
-                if not prefetch:
-                    world = _asked(world, me.record)
-                yield f"{who} asks the owner of term {me.record.term}", _with(world, index, me)
+            case Ask():
+                asked = _with(_asked(world, me.record), index, me)
+                yield f"{who} asks the owner of term {me.record.term}", asked
             case Release(owners=owners):
                 told = {(_number(o), int(o.incarnation), o.term) for o in owners}
                 world = world._replace(released=world.released | told)
