@@ -82,6 +82,7 @@ class PchannelOwner:
         self._on_change = on_change
         self._progress = Progress()
         self._opening_ms = 0.0
+        self._has_record = True  # as far as anybody knows
         self._checkpoint: Fold | None = None  # loaded before the fence
         self._log: Log | None = None
         self._writer: LogWriter | None = None
@@ -112,6 +113,11 @@ class PchannelOwner:
     def serving(self) -> Life | None:
         """The life that serves now."""
         return self.life if self.machine.state is State.SERVING else None
+
+    @property
+    def is_unknown(self) -> bool:
+        """No record knows the pchannel, and nothing is under way: nobody waits for word of it."""
+        return not self._has_record and self.machine.state in _RESTING
 
     @property
     def status(self) -> PchannelStatus:
@@ -220,6 +226,7 @@ class PchannelOwner:
             tools.records.load(PCHANNELS.key(self.name)), tools.records.load(FEATURES_KEY)
         )
         record, level = seen.record, features.record
+        self._has_record = record is not None
         owner = None if record is None else record.owner
         is_mine = (
             record is not None

@@ -191,13 +191,15 @@ class Production:
         cost = _cost_of(batch)
         size = cost - ENTRY_OVERHEAD_BYTES * len(messages)
         session = self._sessions.get(batch.session)
-        problem = problem_of(messages, life.settings) or life.refusal
+        problem, malformed = life.refusal, problem_of(messages, life.settings)
         if session is None:
             problem = Refusal(
                 kind=Class.INVALID, message=f"session {batch.session} was not attached"
             )
         elif batch.sequence < 0 and not batch.ephemeral:
             problem = Refusal(kind=Class.INVALID, message=f"sequence {batch.sequence}: from 0 on")
+        elif batch.ephemeral:
+            problem = malformed or problem
         if problem is not None or session is None:
             assert problem is not None
             self._refuse(batch.session, batch.sequence, problem, cost)
@@ -211,13 +213,15 @@ class Production:
             line.fold, asked, tick=line.next_tick, pressure=life.pressure, settings=life.settings
         )
         match judged:
-            case Admit():
-                self._write(batch, judged, size, cost)
-            case Repeat(result=result):
+            case Repeat(result=result):  # before its form: what was written once was right
                 life.counts.repeat()
                 ack = _ack(batch, result)
                 answer = self._reply(batch.session, batch.sequence, cost, lambda: ack)
                 line.after_all(answer, is_repeat=True)
+            case _ if malformed is not None:
+                self._refuse(batch.session, batch.sequence, malformed, cost)
+            case Admit():
+                self._write(batch, judged, size, cost)
             case Refuse():
                 life.counts.refused(judged.refusal)
                 self._refuse_if_owner(batch.session, batch.sequence, judged, cost)

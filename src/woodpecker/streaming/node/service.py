@@ -222,12 +222,20 @@ class StreamingNode:
         self._check_incarnation(request.incarnation)
         owner = self._owners.get(request.pchannel)
         if owner is None:
+            self._forget_unknown()
             owner = PchannelOwner(
                 self._tools, self._client, request.pchannel, request.log, self._statuses.wake
             )
             self._owners[request.pchannel] = owner
         owner.assign(request.term)
         return owner.status
+
+    def _forget_unknown(self) -> None:
+        """What was asked for by mistake leaves nothing behind."""
+        for name, owner in list(self._owners.items()):
+            if owner.is_unknown:
+                del self._owners[name]
+                self._tools.runtime.spawn(owner.close(), f"forget {name}")
 
     def _release(self, request: requests.Release) -> frames.PchannelStatus:
         self._check_incarnation(request.incarnation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,19 @@ async def test_a_repeat_shares_the_first_result_and_is_written_once() -> None:
         consuming = await consume(cluster, member)
         assert await consuming.until(2) == [b"a", b"b"]
         await consuming.close()
+
+
+@on_virtual_time
+async def test_a_repeat_is_answered_also_where_such_a_batch_is_not_taken_any_more() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member, "billing")
+        first = await producing.send(b"a", b"b")
+        one = await producing.ack()
+        member.life.settings = replace(member.life.settings, batch_max_messages=1)
+        await producing.stream.send(first)
+        assert await producing.ack() == one
+        await producing.send(b"c", b"d")
+        assert is_class(await producing.answer(), Class.INVALID)
 
 
 @on_virtual_time
@@ -95,14 +109,14 @@ async def test_an_anonymous_producer_goes_on_on_another_stream() -> None:
 
 @on_virtual_time
 async def test_what_is_wrong_with_a_batch_is_said() -> None:
-    async with one_node(batch_max_bytes=1000, message_max_bytes=600, key_max_bytes=4) as (
-        c,
-        member,
-    ):
+    async with one_node(
+        batch_max_bytes=1000, batch_max_messages=50, message_max_bytes=600, key_max_bytes=4
+    ) as (c, member):
         producing = await produce(c, member)
         cases: list[tuple[tuple[bytes, ...], dict[str, Any]]] = [
             ((b"x" * 601,), {}),
             ((b"x" * 600, b"y" * 500), {}),
+            ((b"",) * 51, {}),
             ((b"a",), {"keys": [b"12345"]}),
             ((b"a", b"b"), {"keys": [b"1"]}),
             ((b"a",), {"properties": [((b"\x00k", b"v"),)]}),

@@ -355,3 +355,18 @@ async def test_a_writer_that_will_not_close_does_not_hold_up_the_next_owner() ->
         await asyncio.sleep(1)
         found = await stored(cluster)
         assert found in ([b"0"], [b"0", b"1"])
+
+
+@on_virtual_time
+async def test_pchannels_that_no_record_knows_leave_nothing_behind() -> None:
+    async with one_node() as (cluster, member):
+        for number in range(20):
+            strange = requests.Assign(
+                pchannel=f"strange-{number}", log="l", log_id="", term=1,
+                incarnation=member.node.incarnation, epoch=1,
+            )  # fmt: skip
+            assert (await member.endpoint.call(strange)).state == "opening"
+            await asyncio.sleep(1)
+        owners = [name for name in cluster.running() if name.startswith("owner of")]
+        assert owners == [f"owner of {P}", "owner of strange-19"]
+        assert list(member.node.owners) == [P, "strange-19"]
