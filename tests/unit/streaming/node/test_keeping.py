@@ -335,3 +335,26 @@ async def test_control_records_are_written_once() -> None:
         assert await consuming.until(1) == [b"all"]
         assert consuming.got[1][0].type == "b"
         await consuming.close()
+
+
+@on_virtual_time
+async def test_what_was_trimmed_from_under_a_transaction_is_not_passed_over_in_silence() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        await producing.put(b"a", txn_number=0, begin=True)
+        kept = await producing.put(b"between")
+        await producing.put(b"b", txn_number=0)
+        done = await producing.put(b"c", txn_number=0, commit=True)
+        await producing.put(b"after")
+        await member.life.log.trim(kept.seq)
+        member.life.earliest = kept.seq
+        consuming = await Consuming(cluster, member).open()
+        asked = Start(form=StartForm.POSITION, value=done.seq, low=done.low)
+        refused = await consuming.subscribe(1, start=asked)
+        assert is_class(refused, Class.OUT_OF_RANGE)
+        again = Start(form=StartForm.SEQ, value=refused.refusal.earliest)
+        await consuming.subscribe(2, start=again)
+        assert await consuming.until(2, consumer=2) == [b"between", b"after"]
+        await consuming.subscribe(3)
+        assert await consuming.until(2, consumer=3) == [b"between", b"after"]
+        await consuming.close()
