@@ -1,5 +1,6 @@
 """The nodes: their sessions, read every second, and a Status stream to each of them.
 
+The record of a node that has been gone for a day is removed: nothing changes, for a node without a record is gone.
 What it all means is ``core/fleet.py``. The stream is the direct question to a node whose session lapses: one
 that answers lives, whatever its record says.
 """
@@ -10,9 +11,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from woodpecker.core.backoff import delay_ms
-from woodpecker.errors import WoodpeckerError
+from woodpecker.errors import Conflict, WoodpeckerError
 from woodpecker.streaming.codec.records import NODES
 from woodpecker.streaming.coordinator.jobs import Jobs
 from woodpecker.streaming.coordinator.means import Means
@@ -27,6 +29,7 @@ LOOK_MS = 1_000.0
 FIRST_WORD_S = 2.0  # a node that is asked answers within
 RETRY_LIMIT_MS = 1_000.0
 MOST_NODES = 4096
+FORGET_MS = 24 * 3_600_000.0
 
 _log = logging.getLogger("woodpecker.streaming")
 
@@ -45,6 +48,8 @@ class Membership:
         self._ttl_ms = float(means.settings.session_ttl_ms)
         self._epoch = means.epoch
         self._on_change = on_change
+        self._gone_ms: dict[str, float] = {}  # since when, by name
+        self._forgotten: dict[str, str] = {}  # names with the versions of their records
         self._links = Jobs(means.runtime, at_once=MOST_NODES)
         self._statuses: dict[str, dict[str, PchannelStatus]] = {}  # of the life in the fleet
         self.fleet = Fleet()
@@ -64,7 +69,11 @@ class Membership:
     async def look(self) -> None:
         """Read all sessions once, and see to the links. Raises: Unavailable."""
         stored = await self._records.all(NODES)
-        seen = {name: (item.record, item.version) for name, item in stored.items()}
+        seen = {
+            name: (item.record, item.version)
+            for name, item in stored.items()
+            if self._forgotten.get(name) != item.version
+        }
         before = self.fleet
         self.fleet = fleet.looked_at(before, seen, self._runtime.monotonic_ms(), self._ttl_ms)
         for name, node in self.fleet.nodes.items():
@@ -76,6 +85,30 @@ class Membership:
                 self._links.start(link, self._keep_link(node.record))
         if self.fleet != before:
             self._on_change(None)
+        for name in self._long_gone():
+            await self._forget(name, seen[name][1])
+
+    # --- nodes that do not come back ---
+
+    def _long_gone(self) -> list[str]:
+        """Those to forget; what a person has frozen is kept."""
+        now_ms = self._runtime.monotonic_ms()
+        self._gone_ms = {
+            name: self._gone_ms.get(name, now_ms)
+            for name, node in self.fleet.nodes.items()
+            if self.standing(name, node.record.incarnation) is Standing.GONE
+            and not node.record.frozen
+        }
+        return [name for name, since in self._gone_ms.items() if now_ms - since >= FORGET_MS]
+
+    async def _forget(self, name: str, version: str) -> None:
+        """Remove the record, unless it has just come back. Raises: Unavailable, OutcomeUnknown: later again."""
+        with suppress(Conflict):
+            if not await self._records.remove(NODES.key(name), expect=version):
+                self._forgotten[name] = (
+                    version  # a bucket removes nothing: it is not shown any more
+                )
+            _log.info("node %s has been gone for a day: its record is removed", name)
 
     # --- what others ask ---
 

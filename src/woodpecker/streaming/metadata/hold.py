@@ -142,7 +142,7 @@ class Hold(Generic[R]):
         """Read the record and go on from it, if it still is ours."""
         seen = await self._records.load(self._key)
         if seen.record is None or seen.version is None:
-            return "its record vanished: the metadata store was emptied or replaced"
+            return "its record is removed, as after a day of silence, or the metadata store was replaced"
         if not self._is_mine(seen.record):
             return f"its record is another process's: {seen.record}"
         is_changed = seen.record not in (self._record, self._beaten(self.record))

@@ -80,6 +80,10 @@ class StreamRecords:
         data = records.encode(record, nonce=nonce or self._runtime.token())
         return await self.store.put(key.path, data, expect=expect)
 
+    async def remove(self, key: Key[R], *, expect: str) -> bool:
+        """Remove under a condition. False: the store cannot. Raises: as ``MetadataStore.remove``."""
+        return await self.store.remove(key.path, expect=expect)
+
     async def change(
         self,
         key: Key[R],
