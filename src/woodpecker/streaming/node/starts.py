@@ -65,8 +65,8 @@ async def begin_of(place: Serving, channel: Vchannel, start: Start) -> Begin:
             if start.form in _BY_SEARCH and place.earliest > earliest:  # trimmed meanwhile
                 return await begin_of(place, channel, start)
             raise
-        if start.form not in _BY_SEARCH and low < place.earliest < position.seq:
-            # a transaction that is delivered there may have lost its beginning: never passed over in silence **P**
+        if start.form not in _BY_SEARCH and low < place.earliest != position.seq:
+            # trimmed meanwhile, or from under a transaction delivered there: never passed over in silence **P**
             raise Refused(out_of_range(channel, position.seq, place.earliest))
     position = replace(position, low=low, term=place.term)
     return Begin(position=position, read_from=read_from(position, earliest=place.earliest))

@@ -358,3 +358,27 @@ async def test_what_was_trimmed_from_under_a_transaction_is_not_passed_over_in_s
         await consuming.subscribe(3)
         assert await consuming.until(2, consumer=3) == [b"between", b"after"]
         await consuming.close()
+
+
+@on_virtual_time
+async def test_a_place_that_is_trimmed_while_it_is_looked_up_is_not_passed_over_in_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        acks = [await producing.put(b"%d" % n) for n in range(4)]
+        life = member.life
+        look = life.runs.at
+
+        async def slow(seq: int, visible: int) -> Any:
+            run = await look(seq, visible)
+            await life.log.trim(acks[2].seq)
+            life.earliest = acks[2].seq
+            return run
+
+        monkeypatch.setattr(life.runs, "at", slow)
+        consuming = await Consuming(cluster, member).open()
+        refused = await consuming.subscribe(1, start=Start(form=StartForm.SEQ, value=acks[1].seq))
+        assert is_class(refused, Class.OUT_OF_RANGE)
+        assert refused.refusal.earliest == acks[2].seq
+        await consuming.close()
