@@ -75,6 +75,7 @@ class Line:
         self.queued_bytes = 0
         self.proven_us = self.monotonic_us_of(runtime)  # the log was surely ours then
         self.ended: WoodpeckerError | None = None
+        self.refused = ""  # why the newest batch was refused by a log without room; "": it was not
         self._writer = writer
         self._runtime = runtime
         self._clock = TickClock(at_us=ticks.last + 1, monotonic_us=self.proven_us)
@@ -229,7 +230,12 @@ class Line:
         column = encode_column(facts.column)
         if len(column) > COLUMN_MAX_BYTES:
             raise InvalidRequest(f"names in this batch take {len(column)} bytes: shorten them")
-        self._writer.reserve(size_bytes)
+        try:
+            self._writer.reserve(size_bytes)
+        except NotWritten as error:
+            self.refused = str(error)
+            raise
+        self.refused = ""
         size_bytes += ENTRY_OVERHEAD_BYTES * facts.count
         self.fold.apply(
             facts

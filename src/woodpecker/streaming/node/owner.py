@@ -129,7 +129,7 @@ class PchannelOwner:
             state=now.state,
             done_bytes=self._progress.done,
             total_bytes=self._progress.total,
-            reason=now.reason,
+            reason=now.reason or ("" if life is None else life.line.refused),
             bytes_s=0.0 if self._upkeep is None else float(self._upkeep.bytes_s),
             lag_ms=0 if life is None else (life.line.oldest_unacked_us or 0) // 1000,
             memory_bytes=0 if life is None else life.memory_bytes,

@@ -325,3 +325,27 @@ async def test_consumers_are_counted_and_limited() -> None:
         await one.close()
         await two.close()
         await until(lambda: member.life.consumers == 0)
+
+
+@on_virtual_time
+async def test_a_disk_without_room_is_told_until_there_is_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        owner = member.node.owners[P]
+
+        def full(*_: object) -> None:
+            raise NotWritten("no room for 5 bytes in /data/x: No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(member.life.writer, "reserve", full)
+            await producing.send(b"a")
+            assert is_class(await producing.answer(), Class.LATER)
+            assert (owner.status.state, owner.status.reason) == (
+                "serving",
+                "no room for 5 bytes in /data/x: No space left on device",
+            )
+        producing.sequence = 0
+        await producing.put(b"a")
+        assert owner.status.reason == ""
