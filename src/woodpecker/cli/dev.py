@@ -74,7 +74,6 @@ def cluster(
             nodes=nodes, streaming=streaming, port=port, etcd=etcd, s3=s3, zones=zones
         )
         layout = dev_layout.lay_out(directory, wanted)
-        dev_layout.check_ports(directory, layout)
         asyncio.run(_run(directory, layout, as_json=as_json or session.is_json))
 
 

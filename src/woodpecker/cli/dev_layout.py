@@ -109,7 +109,7 @@ def lay_out(directory: Path, wanted: Wanted) -> Layout:
     """The layout of a new directory, or the one that lies there, with more nodes if more are wanted.
 
     Raises: InvalidRequest: not a cluster's directory, or one that was made differently; or a program is
-    not installed.
+    not installed. Unavailable: somebody else has a port of it; the directory is as it was.
     """
     path = directory / FILE
     if path.exists():
@@ -143,6 +143,7 @@ def lay_out(directory: Path, wanted: Wanted) -> Layout:
     extend(layout.streaming, "stream", count, _plus(first, STREAMING_FROM))
     coordinators = COORDINATORS if layout.streaming else 0
     extend(layout.coordinators, "coordinator", coordinators, _plus(first, COORDINATORS_FROM))
+    _check_ports(directory, layout)
     _write(path, layout)
     return layout
 
@@ -232,8 +233,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def check_ports(directory: Path, layout: Layout) -> None:
-    """Raises: Unavailable: somebody else has a port of the cluster."""
+def _check_ports(directory: Path, layout: Layout) -> None:
     for port, name in layout.ports.items():
         if not _is_free(port):
             raise Unavailable(

@@ -63,7 +63,8 @@ def test_a_directory_with_something_else_is_refused(place: Path) -> None:
         lay_out(place, Wanted())
 
 
-def test_ports_of_ones_own_choice(place: Path) -> None:
+def test_ports_of_ones_own_choice(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev_layout, "_is_free", lambda _port: True)
     layout = lay_out(place, Wanted(port=7101))
     assert layout.url == "wp://127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103"
     assert [node.http_port for node in layout.nodes] == [7201, 7202, 7203]
@@ -78,10 +79,19 @@ def test_zones(place: Path) -> None:
 
 def test_a_taken_port_is_told(place: Path) -> None:
     layout = lay_out(place, Wanted())
-    dev_layout.check_ports(place, layout)
     taken = socket.create_server(("127.0.0.1", layout.nodes[1].port))
     with taken, pytest.raises(Unavailable, match="of node-2 is taken"):
-        dev_layout.check_ports(place, layout)
+        lay_out(place, Wanted())
+    assert lay_out(place, Wanted()) == layout
+
+
+def test_a_taken_port_leaves_nothing_behind(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with dev_layout.held(place), pytest.raises(Unavailable, match="of node-1 is taken"):
+            lay_out(place, Wanted(port=port))
+        with dev_layout.held(place):
+            assert lay_out(place, Wanted()).nodes[0].port != port
 
 
 def test_one_command_for_one_directory(place: Path) -> None:
