@@ -15,6 +15,7 @@ class StreamSettings:
     vchannels_per_pchannel: int = 100_000
     message_max_bytes: int = 64 * MIB
     batch_max_bytes: int = 16 * MIB
+    batch_max_messages: int = 100_000
     chunk_bytes: int = MIB  # pieces of messages larger than chunk_from_bytes
     chunk_from_bytes: int = 4 * MIB
     properties_max_bytes: int = 64 << 10

@@ -242,6 +242,11 @@ class Producer:
     def check_batch(self, messages: list[Message]) -> int:
         """Size of a batch. Raises: InvalidRequest: too large in one way or another."""
         settings = self._env.settings
+        if len(messages) > settings.batch_max_messages:
+            raise InvalidRequest(
+                f"a batch of {len(messages)} messages is larger than {settings.batch_max_messages}: "
+                "send it in parts, in a transaction if they belong together"
+            )
         for message in messages:
             message.check(settings)
         size_bytes = sum(message.size_bytes for message in messages)

@@ -16,7 +16,6 @@ from woodpecker.streaming.core.tables import Result, Session, Txn
 from woodpecker.streaming.settings import StreamSettings
 
 MIN_KEEP_ALIVE_MS, MAX_KEEP_ALIVE_MS = 1_000, 60_000
-MAX_MESSAGES = 1_000_000  # in one batch: a block of the log takes as many entries
 ENTRY_BYTES = 64  # what an entry costs the writer's queue beside its bytes
 TABLE_FULL_MS = 1_000
 TRUE_FOR_EVER = frozenset({Class.STALE_PRODUCER, Class.ABORTED, Class.MOVED, Class.LATER})
@@ -203,8 +202,6 @@ def _malformed(asked: Asked, settings: StreamSettings) -> Refusal | None:
             f"a batch of {asked.size_bytes} bytes, largest message {asked.largest_bytes}; allowed are "
             f"{settings.batch_max_bytes} and {settings.message_max_bytes}"
         )
-    if asked.count > MAX_MESSAGES:
-        return _invalid(f"a batch of {asked.count} messages; allowed are {MAX_MESSAGES}")
     needs_number = asked.begin or is_end or asked.join
     if asked.number < (0 if needs_number else NO_TXN):
         return _invalid("begin, commit, abort and join need the number of a transaction, from 0 on")

@@ -18,6 +18,10 @@ _RESERVED = KEY_HEADER[:1]
 def problem_of(messages: Messages, settings: StreamSettings) -> Refusal | None:
     """What is wrong with them, or None. Plain payloads cost nothing."""
     count = len(messages)
+    if count > settings.batch_max_messages:
+        return _invalid(
+            f"a batch of {count} messages; allowed are {settings.batch_max_messages}: send it in parts"
+        )
     for column in (messages.keys, messages.properties, messages.types):
         if column and len(column) != count:
             return _invalid(f"a column of {len(column)} for {count} messages")

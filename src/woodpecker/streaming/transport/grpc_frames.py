@@ -23,6 +23,7 @@ from woodpecker.streaming.core import refusals, values
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.core.values import EndForm, StartForm
 from woodpecker.streaming.requests import Request
+from woodpecker.streaming.transport.grpc_bounds import Parser
 from woodpecker.streaming.transport.services import StreamKind
 from woodpecker.streaming.v1 import (
     assignment_pb2,
@@ -280,6 +281,7 @@ class FrameCodec:
 
     def __init__(self, wrapper: Descriptor) -> None:
         self.message: type[Message] = GetMessageClass(wrapper)
+        self.parse = Parser(self.message)
         self._name = wrapper.name
         self._puts: dict[type[Any], tuple[str, Put]] = {}
         self._gets: dict[str, Get] = {}
@@ -331,6 +333,7 @@ class UnaryMethod:
     def __init__(self, path: str, request: Descriptor, reply: Descriptor) -> None:
         self.path = path
         self.request_message: type[Message] = GetMessageClass(request)
+        self.parse_request = Parser(self.request_message)
         self.reply_message: type[Message] = GetMessageClass(reply)
         self._request = shape_of(request)
         self._reply = shape_of(reply)

@@ -95,11 +95,11 @@ class GrpcServer:
     # --- for the methods ---
 
     async def answer(
-        self, method: UnaryMethod, message: Any, context: grpc.aio.ServicerContext[Any, Any]
+        self, method: UnaryMethod, data: bytes, context: grpc.aio.ServicerContext[Any, Any]
     ) -> Any:
         """Serve a unary call: to its end, whether the caller still wants to know it or not."""
         try:
-            request = method.decode_request(message)
+            request = method.decode_request(method.parse_request(data))
             task = self._spawn(self._services.answer(request), f"answer {method.path}")
             return method.encode_reply(await asyncio.shield(task))
         except Refused as error:
@@ -170,8 +170,9 @@ class _ServerEnd:
     async def read(self, context: grpc.aio.ServicerContext[Any, Any], runtime: Runtime) -> None:
         """Hand on what the client sends."""
         try:
-            while (message := await context.read()) is not grpc.aio.EOF:
-                frame = self._method.up.decode(message)
+            up = self._method.up
+            while (data := await context.read()) is not grpc.aio.EOF:
+                frame = up.decode(up.parse(data))
                 if frame is not None:
                     await self._into.put(frame)
             await runtime.sleep_ms(CLOSE_PAUSE_MS)
@@ -218,20 +219,18 @@ def _stream_handler(
     make: Any = grpc.stream_stream_rpc_method_handler
     found: grpc.RpcMethodHandler[Any, Any] = make(
         behave,
-        request_deserializer=method.up.message.FromString,
         response_serializer=method.down.message.SerializeToString,
     )
     return found
 
 
 def _unary_handler(server: GrpcServer, method: UnaryMethod) -> grpc.RpcMethodHandler[Any, Any]:
-    async def behave(message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        return await server.answer(method, message, context)
+    async def behave(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        return await server.answer(method, data, context)
 
     make: Any = grpc.unary_unary_rpc_method_handler
     found: grpc.RpcMethodHandler[Any, Any] = make(
         behave,
-        request_deserializer=method.request_message.FromString,
         response_serializer=method.reply_message.SerializeToString,
     )
     return found

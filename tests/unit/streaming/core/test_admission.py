@@ -136,7 +136,6 @@ def test_channels_that_are_not_there(channel: Pchannel) -> None:
         {"number": 0, "commit": True, "count": 0},
         {"size_bytes": 1 << 40},
         {"largest_bytes": 1 << 40},
-        {"count": 1 << 40, "size_bytes": 0},
     ],
 )
 def test_nonsense_is_refused(channel: Pchannel, wrong: dict[str, Any]) -> None:
