@@ -35,7 +35,11 @@ class Plan:
         calls: of each life of a producer. pace_ms: between them. burst: how many are under way at once.
         active_s: how long faults strike, one every ``strike_s`` on average.
         named: producers go by a name, so that a new life fences the one before.
+        rivals: they all go by the same name, and subscribers by the same cursor.
         transactions: share of the calls. moves: an operator moves pchannels and drains nodes.
+        deleters, broadcasters: how many there are. filters: some readers want one type only.
+        ephemerals: producers also send to listeners only.
+        timeout_s: of whoever writes. retention_age_s: of all channels.
     """
 
     members: int = 3
@@ -56,6 +60,13 @@ class Plan:
     named: bool = True
     transactions: float = 0.3
     moves: bool = True
+    rivals: bool = False
+    deleters: int = 1
+    broadcasters: int = 1
+    filters: bool = True
+    ephemerals: bool = True
+    timeout_s: float = 60.0
+    retention_age_s: int | None = None
     net_ms: tuple[float, float] = (0.1, 2.0)
     settings: StreamSettings = DEFAULTS
     on_objects: Weather = field(default_factory=Weather)
@@ -85,7 +96,7 @@ def draw(seed: int) -> Plan:
         channels=rng.choice((1, 2, 3)),
         producers=rng.choice((1, 2, 3)),
         consumers=rng.choice((1, 2)),
-        subscribers=rng.choice((0, 1, 1)),
+        subscribers=rng.choice((0, 1, 2)),
         calls=rng.choice((20, 60, 120)),
         pace_ms=rng.choice((5.0, 50.0, 300.0)),
         burst=rng.choice((1, 4, 12)),
@@ -97,6 +108,13 @@ def draw(seed: int) -> Plan:
         named=rng.random() < 0.6,
         transactions=rng.choice((0.0, 0.3, 0.7)),
         moves=rng.random() < 0.5,
+        rivals=rng.random() < 0.3,
+        deleters=rng.choice((0, 1)),
+        broadcasters=rng.choice((0, 1, 2)),
+        filters=rng.random() < 0.7,
+        ephemerals=rng.random() < 0.7,
+        timeout_s=rng.choice((5.0, 60.0)),
+        retention_age_s=rng.choice((None, None, 5, 20)),
         net_ms=rng.choice(((0.1, 2.0), (1.0, 20.0), (5.0, 80.0))),
         settings=_settings(rng),
         on_objects=_weather(rng, OBJECT_FAULTS, intensity),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 from woodpecker.errors import OutcomeUnknown, Unavailable
+from woodpecker.streaming.client.channel import Channel
 from woodpecker.streaming.client.client import StreamingClient
-from woodpecker.streaming.core.values import Position
 from woodpecker.streaming.member import Member, Roles
 from woodpecker.streaming.ports import Endpoint
 from woodpecker.streaming.transport.memory import MemoryDialer, MemoryNetwork
@@ -16,6 +18,7 @@ from woodpecker.testing.sim.loop import SimLoop
 from woodpecker.testing.sim.trace import Trace
 from woodpecker.testing.sim.weather import Fault, Weather
 from woodpecker.testing.sim.world import Machine, World
+from woodpecker.testing.stream_sim.books import Announced, Book
 from woodpecker.testing.stream_sim.plan import Plan
 
 AGAIN_S = 0.3
@@ -26,7 +29,9 @@ class Town(World):
 
     Attributes:
         newest: by slot ("n0"), the machine that goes by it now.
-        books: by channel name.
+        books: by channel name; of channels that are deleted now and then, by name and vcid.
+        numbers: of messages.
+        announced: broadcasts, by the slot that sent them.
     """
 
     def __init__(self, loop: SimLoop, seed: int, plan: Plan, trace: Trace | None) -> None:
@@ -36,6 +41,8 @@ class Town(World):
         self.streams.delay_ms = plan.net_ms
         self.newest: dict[str, str] = {}
         self.books: dict[str, Book] = {}
+        self.numbers = count(1)
+        self.announced: dict[str, list[Announced]] = {}
 
     def machine(self, name: str, on_objects: Weather, on_records: Weather) -> Machine:
         assert name not in self.machines, name
@@ -101,43 +108,22 @@ class SlotEndpoint:
         return getattr(self._dialer.endpoint(machine), name)
 
 
-@dataclass(slots=True, eq=False)
-class Sent:
-    """One message, or all of a transaction, that a producer was asked to write.
-
-    ``outcome``: "ack", "not written", "unknown"; None: its process died before it knew.
-    """
-
-    line: str  # one producer of one life: what it sends comes in this order
-    payloads: list[bytes]
-    is_txn: bool = False
-    outcome: str | None = None
-    position: Position | None = None
+@asynccontextmanager
+async def opened(town: Town, machine: Machine, name: str) -> AsyncIterator[Channel]:
+    """A client of its own, and the channel."""
+    async with town.client(machine) as client:
+        yield await created(town, client, name)
 
 
-@dataclass(slots=True)
-class View:
-    """What one consumer saw, from the earliest on."""
-
-    who: str
-    got: list[tuple[Position, bytes]] = field(default_factory=list)
-    is_alive: bool = True
-
-
-@dataclass(slots=True)
-class Book:
-    """What the users of one channel know together.
-
-    Attributes:
-        done: what subscribers have acknowledged and stored. seen: what any of them was handed.
-        top: end of what anybody was told is written.
-    """
-
-    name: str
-    sent: list[Sent] = field(default_factory=list)
-    views: list[View] = field(default_factory=list)
-    seen: set[bytes] = field(default_factory=set)
-    top: Position = field(default_factory=lambda: Position(0))
+async def created(town: Town, client: StreamingClient, name: str) -> Channel:
+    """The channel, made if need be."""
+    while True:
+        try:
+            return await client.create_channel(
+                name, exist_ok=True, retention_age_s=town.plan.retention_age_s
+            )
+        except (Unavailable, OutcomeUnknown):
+            await asyncio.sleep(AGAIN_S)
 
 
 async def serve(town: Town, machine: Machine, slot: str) -> None:
