@@ -125,14 +125,17 @@ class Acks:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """Acknowledged messages above ``done``, those of the record that are still to come included."""
+        """Acknowledged messages above ``done``, those of the record that are still to come included.
+
+        No more than a record takes, the lowest ones: what the others hold comes again to the next attach.
+        """
         found: list[Range] = []
         for message in self._messages.values():
             if message.is_acked:
                 is_next = self._is_acked(message.number - 1)
                 first = found.pop()[0] if is_next else message.position
                 found.append((first, message.position))
-        return (*found, *self._to_come())
+        return (*found, *self._to_come())[: self._most]
 
     def _to_come(self) -> list[Range]:
         at = bisect_right(self._record, self._reached, key=_first)
@@ -141,8 +144,11 @@ class Acks:
 
     @property
     def is_full(self) -> bool:
-        """Ranges are used up: hand nothing out until the oldest ones are acknowledged, and say so."""
-        return self._runs + len(self._to_come()) >= self._most
+        """Ranges are used up: hand nothing out until the oldest ones are acknowledged, and say so.
+
+        Never with nothing outstanding: nobody could acknowledge anything.
+        """
+        return self.outstanding > 0 and self._runs + len(self._to_come()) >= self._most
 
 
 def _first(one: Range) -> Position:

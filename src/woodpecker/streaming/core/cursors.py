@@ -32,15 +32,24 @@ class CursorRecord:
 
 def attached(
     record: CursorRecord | None, *, start: Position, holder: str, nonce: str, where: Where
-) -> CursorRecord:
-    """The record after an attach; the same one if this attach was done before. ``start``: of a new cursor."""
+) -> CursorRecord | Refusal:
+    """The record after an attach, or the refusal; the same one if this attach was done before.
+
+    The filter never changes: ranges would cover what nobody has seen. Who gives none takes the record's.
+
+    Args:
+        start, where: of a new cursor.
+    """
     if record is None:
         return CursorRecord(done=start, generation=1, holder=holder, nonce=nonce, where=where)
+    if where not in (ANYTHING, record.where):
+        return Refusal(
+            kind=Class.INVALID,
+            message=f"this cursor has another filter, {record.where}: give the same one, none, or another name",
+        )
     if record.nonce == nonce:
         return record
-    return replace(
-        record, generation=record.generation + 1, holder=holder, nonce=nonce, where=where
-    )
+    return replace(record, generation=record.generation + 1, holder=holder, nonce=nonce)
 
 
 def committed(

@@ -43,6 +43,8 @@ async def open_cursor(serving: Serving, request: requests.OpenCursor) -> request
             nonce=request.nonce,
             where=request.where,
         )
+        if isinstance(wanted, Refusal):
+            raise Refused(wanted)
         if wanted == found or await _write(cursor, wanted):
             return _state(request, wanted)
     raise _contended(name)

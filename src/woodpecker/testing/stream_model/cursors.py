@@ -240,6 +240,7 @@ class CursorModel:
         record = attached(
             state.record, start=START, holder=f"{number}", nonce=f"{number}", where=ANYTHING
         )
+        assert isinstance(record, CursorRecord)
         holder = Holder(record.generation, record.done, record.ranges)
         return self._with(state, number, holder)._replace(record=record)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.streaming.client.kit import Service, refusal, serving
+from tests.unit.streaming.client.kit import SMALL, Service, refusal, serving
 from tests.unit.streaming.client.test_consuming import FAULTS
 
 from woodpecker.errors import Closed, Fenced, InvalidRequest
@@ -216,6 +217,22 @@ async def test_a_filter_belongs_to_the_cursor() -> None:
             pass
         with pytest.raises(InvalidRequest):
             await channel.subscribe("mailer", where=Where(type="b")).open()
+
+
+@on_virtual_time
+async def test_more_gaps_than_the_record_takes_are_no_end() -> None:
+    async with serving(settings=replace(SMALL, cursor_ranges=3)) as (service, client):
+        service.put(*[b"%d" % n for n in range(20)])
+        channel = await client.open_channel("orders")
+        async with channel.subscribe("mailer") as sub:
+            seen = [await anext(sub) for _ in range(20)]  # one delivery
+            for number in range(1, 20, 2):
+                await sub.ack(seen[number])
+        assert [first.seq for first, _ in service.cursors["mailer"].ranges] == [1, 3, 5]
+        assert max(len(frame.ranges) for frame in _commits(service)) == 3
+        async with channel.subscribe("mailer") as sub:
+            again = [(await asyncio.wait_for(anext(sub), 60)).payload for _ in range(3)]
+            assert again == [b"0", b"2", b"4"]
 
 
 @on_virtual_time

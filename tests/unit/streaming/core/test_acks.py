@@ -75,6 +75,17 @@ def test_full_means_too_many_ranges() -> None:
     assert (acks.done, acks.ranges) == (at(4), ())
 
 
+def test_a_record_full_of_ranges_is_gone_on_with() -> None:
+    """Nobody can acknowledge what was not handed out: with nothing outstanding it is never full."""
+    acks = Acks(done=at(0), ranges=((at(1), at(1)), (at(3), at(3))), most=2)
+    assert not acks.is_full
+    acks.delivered(at(0))
+    assert acks.is_full
+    acks.ack(at(0))
+    acks.delivered(at(1))
+    assert (acks.done, acks.is_full) == (Position(1, 1), False)
+
+
 acts = st.lists(
     st.one_of(
         st.tuples(st.just("deliver"), st.integers(1, 3)),

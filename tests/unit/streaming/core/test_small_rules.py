@@ -127,7 +127,9 @@ def test_a_trim_passes_neither_the_older_checkpoint_nor_a_cursor() -> None:
 
 
 def made(record: CursorRecord | None, nonce: str) -> CursorRecord:
-    return attached(record, start=Position(5, low=3), holder="me", nonce=nonce, where=ANYTHING)
+    found = attached(record, start=Position(5, low=3), holder="me", nonce=nonce, where=ANYTHING)
+    assert isinstance(found, CursorRecord)
+    return found
 
 
 def moved(record: CursorRecord, done: int, generation: int = 1, *, reset: bool = False) -> object:

@@ -164,6 +164,20 @@ async def test_a_cursor_is_made_attached_moved_and_fenced() -> None:
 
 
 @on_virtual_time
+async def test_the_filter_of_a_cursor_stays_whoever_attaches() -> None:
+    async with one_node() as (_, member):
+        state = await open_cursor(member, where=Where(type="x"))
+        with pytest.raises(Refused) as refused:
+            await open_cursor(member, nonce="2", where=Where(type="y"))
+        assert refused.value.refusal.kind is Class.INVALID
+        seen = await open_cursor(member, attach=False)
+        assert seen == state, "who is refused fences nobody"
+        taken = await open_cursor(member, nonce="3")  # says nothing of a filter
+        assert (taken.generation, taken.where) == (2, Where(type="x"))
+        assert (await open_cursor(member, nonce="4", where=Where(type="x"))).generation == 3
+
+
+@on_virtual_time
 async def test_a_replaced_owner_takes_no_offence_at_what_it_has_not_seen() -> None:
     async with one_node() as (cluster, old):
         await open_cursor(old)
