@@ -31,6 +31,7 @@ def merged(
     found: list[Violation] = []
     for attempts in repeated.values():
         found += _check(attempts)
+        found += _check_refusals(attempts, repeated)
         single.append(_one(attempts, opened, seq_of))
     return single, found
 
@@ -45,6 +46,24 @@ def _check(attempts: Sequence[Operation]) -> Iterator[Violation]:
     told = {op.value for op in attempts if op.is_ok}
     if len(told) > 1:
         yield broken("I1", f"{first} was sent again and answered with several seqs: {sorted(told)}")
+
+
+def _check_refusals(
+    attempts: Sequence[Operation], batches: Mapping[tuple[str, int], Sequence[Operation]]
+) -> Iterator[Violation]:
+    """A refusal names the sequence that would have been right, as far as that writer can know.
+
+    One that was replaced while he slept knows less than the log holds, and may call a gap what is none.
+    """
+    for op in attempts:
+        result, sequence = op.result, op.call.sequence
+        if result is None or result.error != "conflict" or result.value is None:
+            continue
+        if result.value == sequence:
+            yield broken("order", f"{op} was refused although it was due")
+        for other in batches.get((op.call.name, result.value), ()):
+            if other.call.epoch <= op.call.epoch and other.ok_ns < op.call.at_ns:
+                yield broken("order", f"{op} was told that {result.value} is due: {other} was it")
 
 
 def _one(

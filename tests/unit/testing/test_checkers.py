@@ -240,7 +240,20 @@ REPEATED = GOOD.change("d", name="p", sequence=0).put(
     **{"again!": ret("w2", 6, 21, "ok", value=3)},
 )
 
+# w1, asleep since he wrote batch 0 of p, is sent batch 2 and does not know that w2 wrote 1
+STALE = REPEATED.put(
+    g=call("w2", 10, 22, "append", "g", epoch=2, name="p", sequence=1),
+    **{"g!": ret("w2", 10, 23, "ok", value=6)},
+    h=call("w1", 11, 24, "append", "h", epoch=1, name="p", sequence=2),
+    **{"h!": ret("w1", 11, 25, "refused", error="conflict", value=1)},
+).final("cdefg", 2)
+
 BAD |= {
+    "a batch refused although it was due": ("order", lambda: STALE.change("h!", value=2)),
+    "a batch refused for want of one that its writer had": (
+        "order",
+        lambda: STALE.change("h", epoch=2),
+    ),
     "the log goes on behind its end": ("order", lambda: ENDED.change("end!", value=5)),
     "opened after the end": (
         "order",
@@ -293,7 +306,9 @@ BAD |= {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [ENDED, HELD, REPEATED], ids=["ended", "held", "repeated"])
+@pytest.mark.parametrize(
+    "case", [ENDED, HELD, REPEATED, STALE], ids=["ended", "held", "repeated", "stale"]
+)
 def test_other_good_histories_are_found_good(case: Case) -> None:
     assert case.rules() == set()
 
