@@ -41,6 +41,17 @@ async def test_what_was_sent_is_there_after_a_restart(tmp_path):
         assert await payloads(channel) == [b"paid", b"packed", b"shipped", b"returned"]
 
 
+async def test_the_transaction_that_was_opened_last_may_begin_first(tmp_path):
+    async with served(tmp_path) as client:
+        channel = await client.create_channel("orders")
+        async with channel.producer() as producer:
+            async with producer.transaction() as first, producer.transaction() as second:
+                await second.send(b"second")
+                await first.send(b"first")
+            assert second.position < first.position
+        assert await payloads(channel) == [b"second", b"first"]
+
+
 async def test_many_channels_are_made_at_once(tmp_path):
     names = [f"many-{number:03}" for number in range(300)]
     async with served(tmp_path) as client:

@@ -8,6 +8,7 @@ from typing import Any
 
 from woodpecker.errors import Aborted, WoodpeckerError
 from woodpecker.streaming.client.environment import Environment
+from woodpecker.streaming.client.flight import NO_TXN
 from woodpecker.streaming.client.messages import Message
 from woodpecker.streaming.client.session import Session
 from woodpecker.streaming.core.values import Position
@@ -17,19 +18,16 @@ async def send_large(env: Environment, session: Session, message: Message) -> Po
     """Send it, again whole if it is aborted. Raises, cancellation: as ``Producer.send``."""
     give_up_ms = env.runtime.monotonic_ms() + env.timeout_ms
     while True:
-        number = await session.begin_transaction()
         try:
-            return await _send_pieces(session, message, number, env.settings.chunk_bytes)
+            return await _send_pieces(session, message, env.settings.chunk_bytes)
         except Aborted:
             if env.runtime.monotonic_ms() >= give_up_ms:
                 raise
-        finally:
-            session.end_transaction(number)
 
 
-async def _send_pieces(
-    session: Session, message: Message, number: int, step_bytes: int
-) -> Position:
+async def _send_pieces(session: Session, message: Message, step_bytes: int) -> Position:
+    await session.begin_transaction()
+    number = NO_TXN
     starts = range(0, len(message.payload), step_bytes)
     sent: list[asyncio.Future[Any]] = []
     try:
@@ -37,8 +35,9 @@ async def _send_pieces(
             piece = message.piece(start, start + step_bytes)
             await session.room.enter(piece.size_bytes)
             draft = session.draft([piece], piece.size_bytes)
+            if not sent:
+                number, draft.begin = session.number_transaction(), True
             draft.txn = number
-            draft.begin = not sent
             draft.commit = draft.join = start == starts[-1]
             sent.append(session.put(draft))
         position = await sent[-1]
@@ -48,6 +47,8 @@ async def _send_pieces(
     except asyncio.CancelledError:
         _abort(session, number, sent)
         raise
+    finally:
+        session.end_transaction(number)
     assert isinstance(position, Position)
     return position
 

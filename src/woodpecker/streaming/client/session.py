@@ -122,7 +122,7 @@ class Session:
         self.room = Room(QUEUE_BYTES)
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended_by: WoodpeckerError | None = None
-        self.transactions: set[int] = set()  # open ones
+        self.transactions: set[int] = set()  # open ones that have a batch
         self.attach_at_ms = 0.0
         self._env = env
         self._wake = wake
@@ -168,16 +168,19 @@ class Session:
         if drafts:
             await Flush(drafts).future
 
-    async def begin_transaction(self) -> int:
-        """Number of one more transaction; waits while too many are open."""
+    async def begin_transaction(self) -> None:
+        """Room for one more transaction; waits while too many are open."""
         await self._slots.acquire()
+
+    def number_transaction(self) -> int:
+        """Number of the transaction whose first batch is put now: numbers grow in the order of these."""
         number = self._next_txn
         self._next_txn += 1
         self.transactions.add(number)
         return number
 
     def end_transaction(self, number: int) -> None:
-        """Its last batch is answered, or on its way with nobody waiting."""
+        """Its last batch is answered, or on its way with nobody waiting, or it had none (``NO_TXN``)."""
         self.transactions.discard(number)
         self._slots.release()
 

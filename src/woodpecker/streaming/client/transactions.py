@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from woodpecker.errors import Aborted, Closed, InvalidRequest, WoodpeckerError
+from woodpecker.streaming.client.flight import NO_TXN
 from woodpecker.streaming.client.messages import Message, Payload, PropertyInput, Text, as_message
 from woodpecker.streaming.core.values import Position
 
@@ -34,12 +35,15 @@ class Transaction:
             raise InvalidRequest(f"keep_alive_s {keep_alive_s:g} is not between 1 and 60 seconds")
         self.position: Position | None = None
         self._producer = producer
-        self._number = -1
+        self._number = NO_TXN  # until its first batch
         self._keep_alive_ms = int(keep_alive_s * 1000)
-        self._has_begun = False
         self._error: WoodpeckerError | None = None  # the first failure: nothing can be committed
         self._is_over = True  # not begun
         self._beats: asyncio.Task[None] | None = None
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._number != NO_TXN
 
     async def send(
         self,
@@ -80,18 +84,18 @@ class Transaction:
             session.room.leave(size_bytes)
             raise Closed("this transaction is not open: use it in 'async with', begin a new one")
         draft = session.draft(messages, size_bytes)
+        if not self._has_begun:
+            self._number = session.number_transaction()
+            draft.begin, draft.keep_alive_ms = True, self._keep_alive_ms
         draft.txn, draft.commit, draft.abort = self._number, commit, abort
         draft.is_open = not (commit or abort)
-        if not self._has_begun:
-            self._has_begun = draft.begin = True
-            draft.keep_alive_ms = self._keep_alive_ms
         return session.put(draft)  # type: ignore[return-value]  # whatever its result is
 
     async def __aenter__(self) -> Self:
         """Begin; waits while the producer has as many open transactions as it may have."""
-        if self._number >= 0:
+        if self._beats is not None:
             raise InvalidRequest("a transaction is used once: begin a new one")
-        self._number = await self._producer.session.begin_transaction()
+        await self._producer.session.begin_transaction()
         self._is_over = False
         self._beats = self._producer.spawn(self._beat(), "keep a transaction alive")
         return self
