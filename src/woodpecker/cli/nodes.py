@@ -193,16 +193,19 @@ def cancel_drain(ctx: typer.Context, node: NodeName, role: RoleOf = None) -> Non
         print(f"node {node} is {state}")
 
 
-def forget(ctx: typer.Context, node: NodeName) -> None:
+def forget(ctx: typer.Context, node: NodeName, role: RoleOf = None) -> None:
     """Take a node off the list that is gone for good. One that lives is refused."""
     session: Session = ctx.obj
 
-    async def work(nodes: Nodes) -> NodeRecord:
-        return await nodes.records.forget(node)
+    async def work(nodes: Nodes) -> None:
+        if await nodes.role_of(node, role) is Role.STREAMING:
+            await stream_nodes.forget(session, nodes.client, node)
+        else:
+            await nodes.records.forget(node)
 
-    record = _with_nodes(session, work)
+    _with_nodes(session, work)
     if session.is_json:
-        print_json({"node": node, "state": record.state})
+        print_json({"node": node, "state": NodeState.FORGOTTEN})
     else:
         print(f"node {node} is forgotten")
 

@@ -1,4 +1,4 @@
-"""Streaming nodes among the nodes of a cluster: `node list`, `show`, `drain`, `cancel-drain`."""
+"""Streaming nodes among the nodes of a cluster: `node list`, `show`, `drain`, `cancel-drain`, `forget`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from woodpecker.errors import InvalidRequest, NotFound, Unavailable
+from woodpecker.errors import Conflict, InvalidRequest, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from woodpecker.cli.session import Session
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ROLE = "streaming"
 ANSWER_TIMEOUT_S = 2.0
 LOOK_MS = 500.0
+SILENCE_MS = 10_000.0  # who has not beaten for so long does not live
 
 
 async def records(client: Client) -> list[NodeRecord]:
@@ -99,6 +100,34 @@ async def drain(session: Session, client: Client, node: str, *, on: bool, wait: 
         return await _watch(desk, node) if wait and on else info
 
     return await work_with_desk(session, await addresses_of(client), work)
+
+
+async def forget(session: Session, client: Client, node: str) -> None:
+    """Remove the record of a node that is gone for good.
+
+    Raises: NotFound; InvalidRequest: it lives, or the store removes nothing; Unavailable, OutcomeUnknown.
+    """
+    from woodpecker.streaming.codec.records import NODES
+    from woodpecker.streaming.metadata.store import StreamRecords
+
+    env = client.environment
+    streams, key = StreamRecords(env.catalog.store, env.runtime), NODES.key(node)
+    seen = await streams.load(key)
+    if seen.record is None or seen.version is None:
+        raise NotFound(f"no streaming node {node!r} has ever registered")
+    lives = f"node {node} lives at {seen.record.address}: drain it, then stop it, then forget it"
+    if (await facts(session, [seen.record]))[0]["answers"]:
+        raise InvalidRequest(lives)
+    if seen.record.is_up:  # it may be out of reach from here only
+        await env.runtime.sleep_ms(SILENCE_MS)
+    try:
+        is_removed = await streams.remove(key, expect=seen.version)
+    except Conflict:
+        raise InvalidRequest(lives) from None
+    if not is_removed:
+        raise InvalidRequest(
+            "in a bucket no record is removed: in a day the node is not shown any more"
+        )
 
 
 async def _watch(desk: Desk, node: str) -> NodeInfo:
