@@ -113,7 +113,7 @@ def draw(seed: int) -> Plan:
         broadcasters=rng.choice((0, 1, 2)),
         filters=rng.random() < 0.7,
         ephemerals=rng.random() < 0.7,
-        timeout_s=rng.choice((5.0, 60.0)),
+        timeout_s=rng.choice((2.0, 5.0, 60.0)),
         retention_age_s=rng.choice((None, None, 5, 20)),
         net_ms=rng.choice(((0.1, 2.0), (1.0, 20.0), (5.0, 80.0))),
         settings=_settings(rng),

@@ -90,9 +90,11 @@ def agreement(view: View, history: History) -> Faults:
 
 
 def lagging(view: View, history: History) -> list[Shown]:
-    """What a consumer has still to be shown."""
+    """What a consumer has still to be shown. Nobody knows where a late one began that was shown nothing yet."""
     got = view.got
-    at = got[-1].position.after() if got else Position(0 if view.is_first else history.kept_from)
+    if not got and not view.is_first:
+        return []
+    at = got[-1].position.after() if got else Position(0)
     return [
         one
         for one in history.all
