@@ -193,7 +193,7 @@ class Route:
         number = self._routing.watch(self._bell.ring)
         try:
             while True:
-                owner = self._routing.owner(self._pchannel)
+                owner = self._owner()
                 if owner is not None and not self._is_failed(owner):
                     return owner
                 left_ms = self._again_at_ms - self._runtime.monotonic_ms()
@@ -223,9 +223,13 @@ class Route:
         self._attempt = 0
         self.refusal = None
 
+    def _owner(self) -> MapEntry | None:
+        """Who serves as far as the map knows; nobody, if it names one that was replaced by whom we met since."""
+        owner, met = self._routing.owner(self._pchannel), self._failed
+        return None if owner is None or (met is not None and owner.term < met.term) else owner
+
     def _is_failed(self, owner: MapEntry) -> bool:
-        failed = self._failed
-        return failed is not None and (_life(owner) == _life(failed) or owner.term < failed.term)
+        return self._failed is not None and _life(owner) == _life(self._failed)
 
 
 def _life(entry: MapEntry) -> tuple[int, str, str]:

@@ -193,18 +193,18 @@ def assigned_to(record: PchannelRecord, target: NodeLife, view: View) -> Pchanne
 
 
 def shown(record: PchannelRecord, memory: Memory, view: View) -> MapEntry:
-    """What clients are told: the old owner of a planned move until it is released."""
+    """What clients are told: the old owner of a planned move until it is released, or the new one serves."""
     owner = record.owner
     if owner is None:
         return MapEntry(pchannel=record.name, term=record.term)
-    if record.state is Assignment.ASSIGNING and memory.released_ms is None:
-        for former, sight in zip(record.former, view.formers, strict=True):
-            if _serves(former, sight):
-                return _entry(record.name, former, serving=True)
     serving = record.state is Assignment.ASSIGNED
     status = None if view.owner is None else view.owner.status
     if status is not None and status.term == record.term:
         serving = status.state == SERVING
+    if record.state is Assignment.ASSIGNING and memory.released_ms is None and not serving:
+        for former, sight in zip(record.former, view.formers, strict=True):
+            if _serves(former, sight):
+                return _entry(record.name, former, serving=True)
     return _entry(record.name, owner, serving=serving)
 
 

@@ -176,6 +176,25 @@ async def test_a_route_waits_after_a_failure_but_not_for_a_newer_owner() -> None
     await routing.close()
 
 
+@on_virtual_time
+async def test_a_route_never_goes_back_to_an_owner_of_a_smaller_term() -> None:
+    """A coordinator that is new shows the former owner until it hears of the present one."""
+    routing, there = await _routing("a")
+    route = Route(routing, VirtualRuntime(), PCHANNEL)
+    first = EMPTY_MAP.changed(MapVersion(epoch=1, counter=1), [_entry(2, "n2")])
+    there["a"].to_say.put_nowait(first.whole())
+    route.failed(await route.next(), refusal(Class.UNKNOWN))
+    second = first.changed(MapVersion(epoch=2, counter=1), [_entry(1)])
+    there["a"].to_say.put_nowait(second.whole())
+    task = asyncio.create_task(route.next())
+    await asyncio.sleep(100)
+    assert not task.done()
+    third = second.changed(MapVersion(epoch=2, counter=2), [_entry(2, "n2")])
+    there["a"].to_say.put_nowait(third.since(second))
+    assert await task == _entry(2, "n2")
+    await routing.close()
+
+
 def test_pauses_grow_to_ten_seconds() -> None:
     assert pause_ms(1, 0.0) == 50
     assert pause_ms(1, 1.0) == 100

@@ -103,6 +103,8 @@ def test_a_planned_move_releases_waits_and_asks() -> None:
     record = replace(ASSIGNING, term=5, owner=Owner(**OTHER_FIELDS, term=5), former=(OWNER,))
     old, new = sight("serving"), sight()
     assert shown(record, Memory(), view(0.0, new, formers=(old,))).node == "n1"
+    serves = sight("serving", term=5)
+    assert shown(record, Memory(), view(0.0, serves, formers=(old,))).node == "n2", "fenced already"
     memory, act = step(record, Memory(), view(0.0, new, formers=(old,)), TIMING)
     assert act == Release(owners=(OWNER,))
     assert shown(record, memory, view(0.0, new, formers=(old,))).node == "n2"
