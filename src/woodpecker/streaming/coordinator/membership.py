@@ -60,6 +60,8 @@ class Membership:
             while True:
                 try:
                     await self.look()
+                    for name in self._long_gone():
+                        await self._forget(name)
                 except WoodpeckerError as error:
                     _log.debug("nodes cannot be read: %s", error)
                 await self._runtime.sleep_ms(LOOK_MS)
@@ -85,8 +87,6 @@ class Membership:
                 self._links.start(link, self._keep_link(node.record))
         if self.fleet != before:
             self._on_change(None)
-        for name in self._long_gone():
-            await self._forget(name, seen[name][1])
 
     # --- nodes that do not come back ---
 
@@ -101,13 +101,15 @@ class Membership:
         }
         return [name for name, since in self._gone_ms.items() if now_ms - since >= FORGET_MS]
 
-    async def _forget(self, name: str, version: str) -> None:
+    async def _forget(self, name: str) -> None:
         """Remove the record, unless it has just come back. Raises: Unavailable, OutcomeUnknown: later again."""
+        node = self.fleet.nodes.get(name)
+        if node is None:
+            return
+        version = node.sighting.version
         with suppress(Conflict):
             if not await self._records.remove(NODES.key(name), expect=version):
-                self._forgotten[name] = (
-                    version  # a bucket removes nothing: it is not shown any more
-                )
+                self._forgotten[name] = version  # a bucket removes nothing: no more shown
             _log.info("node %s has been gone for a day: its record is removed", name)
 
     # --- what others ask ---
