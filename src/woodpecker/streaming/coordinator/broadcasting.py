@@ -30,7 +30,7 @@ from woodpecker.streaming.core.records import (
     VchannelRecord,
 )
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
-from woodpecker.streaming.core.values import Position
+from woodpecker.streaming.core.values import TYPE_MAX_CHARS, Position
 from woodpecker.streaming.requests import (
     AppendControl,
     Broadcast,
@@ -156,6 +156,11 @@ class BroadcastDesk:
             request.targets
         ):
             raise _refused(Class.INVALID, f"a broadcast has 1 to {most} targets, each named once")
+        if len(request.type) > TYPE_MAX_CHARS:  # owners would refuse it when it has to finish
+            raise _refused(
+                Class.INVALID,
+                f"a type of {len(request.type)} characters; allowed are {TYPE_MAX_CHARS}",
+            )
         limit = self._settings.broadcast_payload_bytes
         if len(request.payload) > limit:
             size = len(request.payload)

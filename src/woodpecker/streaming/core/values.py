@@ -7,6 +7,8 @@ from enum import StrEnum
 
 Properties = tuple[tuple[bytes, bytes], ...]
 
+TYPE_MAX_CHARS = 256  # of a message
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from woodpecker.streaming.codec.column import KEY_HEADER, entry_headers
 from woodpecker.streaming.core.refusals import Class, Refusal
-from woodpecker.streaming.core.values import Properties
+from woodpecker.streaming.core.values import TYPE_MAX_CHARS, Properties
 from woodpecker.streaming.frames import Messages
 from woodpecker.streaming.node.pieces import PAIR_OVERHEAD_BYTES
 from woodpecker.streaming.settings import StreamSettings
 
-TYPE_MAX_CHARS = 256
 _RESERVED = KEY_HEADER[:1]
 
 

@@ -94,6 +94,7 @@ async def test_callers_at_once_under_one_key_share_it() -> None:
         (Broadcast(key="k", targets=[], payload=b""), Class.INVALID),
         (Broadcast(key="k", targets=["a", "a"], payload=b""), Class.INVALID),
         (Broadcast(key="k", targets=["a"], payload=bytes(70_000)), Class.INVALID),
+        (Broadcast(key="k", targets=["a"], payload=b"", type="t" * 257), Class.INVALID),
         (Broadcast(key="a/b", targets=["a"], payload=b""), Class.INVALID),
         (GetBroadcast(key="no"), Class.NOT_FOUND),
         (ResumeBroadcast(key="no"), Class.NOT_FOUND),
