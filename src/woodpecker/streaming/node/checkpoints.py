@@ -7,11 +7,14 @@ seq only grows, so a stale owner's checkpoint, true but older, changes nothing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from woodpecker import Log
 from woodpecker.errors import Corrupt, NotFound, OutOfRange, WoodpeckerError
-from woodpecker.streaming.codec.checkpoint import decode_checkpoint, digest_of, encode_checkpoint
+from woodpecker.runtime.runtime import Runtime
+from woodpecker.streaming.codec.checkpoint import decoding, digest_of, encoding
 from woodpecker.streaming.codec.records import CHECKPOINTS
 from woodpecker.streaming.core.fold import Fold
 from woodpecker.streaming.core.records import CheckpointRef, CheckpointsRecord
@@ -20,6 +23,7 @@ from woodpecker.streaming.node.pieces import pieces_of
 
 KEPT = 2
 PREFIX = "checkpoints/"
+Done = TypeVar("Done")
 
 _log = logging.getLogger("woodpecker.streaming")
 
@@ -32,7 +36,18 @@ class Progress:
     total: int = 0
 
 
-async def load_checkpoint(records: StreamRecords, log: Log) -> Fold:
+async def in_steps(runtime: Runtime, work: Generator[None, None, Done]) -> Done:
+    """What ``work`` returns; others have their turn after each of its steps."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            done: Done = end.value
+            return done
+        await runtime.sleep_ms(0)
+
+
+async def load_checkpoint(records: StreamRecords, log: Log, runtime: Runtime) -> Fold:
     """The newest checkpoint that can be read; an empty fold if there never was one.
 
     Raises: Corrupt: there are some, and none can be read. Unavailable, InvalidRequest (a newer version).
@@ -43,21 +58,32 @@ async def load_checkpoint(records: StreamRecords, log: Log) -> Fold:
             return Fold()
         for ref in record.checkpoints:
             try:
-                return await _read(log, ref)
+                data = await _read(log, ref)
+                return await in_steps(runtime, _decoding(data, log, ref))
             except (Corrupt, NotFound) as error:
                 _log.error("log %s: a checkpoint cannot be used: %s", log.name, error)
     raise Corrupt(f"log {log.name!r}: none of its checkpoints can be read", where=log.name)
 
 
-async def _read(log: Log, ref: CheckpointRef) -> Fold:
-    where = f"log {log.name!r} checkpoint {ref.object}"
+async def _read(log: Log, ref: CheckpointRef) -> memoryview:
+    """Its bytes as they were written. Raises: Corrupt, NotFound, Unavailable."""
     data = memoryview(await log.objects.get(ref.object))
     if digest_of(data) != ref.digest:
+        where = _where(log, ref)
         raise Corrupt(f"{where}: its bytes are not those that were written", where=where)
-    fold = decode_checkpoint(data, where=where)
+    return data
+
+
+def _decoding(data: memoryview, log: Log, ref: CheckpointRef) -> Generator[None, None, Fold]:
+    where = _where(log, ref)
+    fold = yield from decoding(data, where=where)
     if fold.next_seq != ref.seq:
         raise Corrupt(f"{where} is of seq {fold.next_seq}, not {ref.seq}", where=where)
     return fold
+
+
+def _where(log: Log, ref: CheckpointRef) -> str:
+    return f"log {log.name!r} checkpoint {ref.object}"
 
 
 async def fold_rest(log: Log, fold: Fold, end: int, progress: Progress) -> None:
@@ -108,13 +134,16 @@ async def sweep_checkpoints(log: Log, record: CheckpointsRecord) -> None:
 
 
 async def write_checkpoint(
-    records: StreamRecords, log: Log, fold: Fold, name: str
+    records: StreamRecords, log: Log, runtime: Runtime, fold: Fold, name: str
 ) -> CheckpointsRecord:
-    """Make ``fold`` the newest checkpoint. ``name``: of an object that never was there.
+    """Make ``fold``, which nobody else changes, the newest checkpoint.
+
+    Args:
+        name: of an object that never was there.
 
     Raises: Unavailable, OutcomeUnknown: try again later. Corrupt: it could not be read back.
     """
-    data = encode_checkpoint(fold)
+    data = await in_steps(runtime, encoding(fold))
     ref = CheckpointRef(
         seq=fold.next_seq,
         low=fold.low,

@@ -242,7 +242,7 @@ class PchannelOwner:
                 f"the service is at feature level {level.level}, this node knows {FEATURES}"
             )
         self._log = await self._client.open_log(self.log_name)
-        self._checkpoint = await load_checkpoint(tools.records, self._log)
+        self._checkpoint = await load_checkpoint(tools.records, self._log, tools.runtime)
         if is_far_behind(tools.runtime.now_us(), self._checkpoint.last_tick):
             raise Broken("this node's clock is more than 10 min behind the last tick: set it")
         return machine.RecordRead(is_mine=True)

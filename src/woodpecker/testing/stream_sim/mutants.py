@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from woodpecker.core import transitions
 from woodpecker.streaming.client import consumer as client_consumer
-from woodpecker.streaming.client.flight import Draft, Flight
+from woodpecker.streaming.client.flight import Draft
 from woodpecker.streaming.coordinator import broadcasting
 from woodpecker.streaming.coordinator.broadcasting import BroadcastDesk
 from woodpecker.streaming.core import admission, assembly, broadcasts, orders
@@ -122,28 +123,20 @@ def stream_done_is_what_was_handed_out() -> Patches:
 
 @mutant("a checkpoint holds sessions and transactions", STREAM)
 def stream_checkpoints_without_sessions() -> Patches:
-    encode = vars(checkpoints)["encode_checkpoint"]
+    encode = vars(checkpoints)["encoding"]
 
-    def poor(fold: Fold) -> bytes:
+    def poor(fold: Fold) -> Generator[None, None, bytes]:
         fold = fold.copy()
         fold.sessions, fold.open = {}, {}
-        data: bytes = encode(fold)
-        return data
+        work: Generator[None, None, bytes] = encode(fold)
+        return work
 
-    return [(checkpoints, "encode_checkpoint", poor)]
+    return [(checkpoints, "encoding", poor)]
 
 
-@mutant("a batch that was under way when its stream was cut is unknown", STREAM)
+@mutant("what became of a batch that was under way when its stream ended is unknown", STREAM)
 def stream_client_takes_cut_for_unwritten() -> Patches:
-    on_break = Flight.on_break
-
-    def sure(self: Any) -> list[Draft]:
-        lost = on_break(self)
-        for draft in self.flying:
-            draft.was_cut = False
-        return lost
-
-    return [(Flight, "on_break", sure)]
+    return [(Draft, "was_cut", property(lambda _: False, lambda *_: None))]
 
 
 @mutant("a refusal waits for what it rests on, and for a proof of ownership", STREAM)

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from tests.unit.streaming.core.stories import acts, played
 
 from woodpecker.errors import Corrupt, InvalidRequest
-from woodpecker.streaming.codec.checkpoint import decode_checkpoint, digest_of, encode_checkpoint
+from woodpecker.streaming.codec.checkpoint import (
+    ROWS_A_STEP,
+    decode_checkpoint,
+    decoding,
+    digest_of,
+    encode_checkpoint,
+    encoding,
+)
 from woodpecker.streaming.codec.column import (
     FORMAT,
     MAX_NUMBER,
@@ -35,6 +42,7 @@ from woodpecker.streaming.core.facts import (
     Term,
     Trim,
 )
+from woodpecker.streaming.core.fold import Fold, Vchannel
 
 BODIES: list[Body] = [
     Data(producer="p", epoch=3, sequence=9, size_bytes=100, type="t"),
@@ -140,3 +148,16 @@ def test_a_checkpoint_torn_or_flipped_is_refused(
     for wrong in (bytes(flipped), data[:at], data + b"x"):
         with pytest.raises((Corrupt, InvalidRequest)):
             decode_checkpoint(wrong)
+
+
+@pytest.mark.parametrize("count", [0, 15, 16, 17, 1000, 65_535, 65_536])
+def test_a_large_checkpoint_is_made_and_read_in_steps(count: int) -> None:
+    fold = Fold(next_seq=count)
+    for n in range(count):
+        fold.vchannels[n] = Vchannel(name=f"c{n}", seq=n, tick=n)
+    assert sum(1 for _ in encoding(fold)) == count // ROWS_A_STEP
+    data = encode_checkpoint(fold)
+    assert sum(1 for _ in decoding(data)) == count // ROWS_A_STEP
+    assert decode_checkpoint(data) == fold
+    body = msgspec.msgpack.decode(data[21:])  # the same bytes as in one go
+    assert msgspec.msgpack.encode(body) == data[21:]

@@ -20,12 +20,19 @@ from tests.unit.streaming.node.kit import (
 )
 
 from woodpecker.streaming import requests
+from woodpecker.streaming.codec.checkpoint import decoding, encode_checkpoint, encoding
 from woodpecker.streaming.codec.records import CHECKPOINTS
 from woodpecker.streaming.core.fold import Fold
 from woodpecker.streaming.core.records import CheckpointsRecord
 from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.core.values import Position, Start, StartForm, Where
-from woodpecker.streaming.node.checkpoints import Progress, fold_rest, load_checkpoint, name_of
+from woodpecker.streaming.node.checkpoints import (
+    Progress,
+    fold_rest,
+    in_steps,
+    load_checkpoint,
+    name_of,
+)
 from woodpecker.testing.virtual import on_virtual_time
 
 
@@ -50,7 +57,7 @@ async def test_a_checkpoint_and_the_rest_are_as_good_as_everything() -> None:
         whole = Fold()
         await fold_rest(log, whole, end, Progress())
         assert whole == member.life.line.fold
-        rest = await load_checkpoint(cluster.admin, log)
+        rest = await load_checkpoint(cluster.admin, log, cluster.runtime)
         assert rest.next_seq == record.checkpoints[0].seq
         await fold_rest(log, rest, end, Progress())
         assert rest == whole
@@ -104,7 +111,7 @@ async def test_an_unreadable_checkpoint_is_passed_over_and_none_readable_is_corr
         record = await checkpoints(cluster)
         newest, older = record.checkpoints
         await cluster.log.objects.delete(newest.object)
-        fold = await load_checkpoint(cluster.admin, cluster.log)
+        fold = await load_checkpoint(cluster.admin, cluster.log, cluster.runtime)
         assert fold.next_seq == older.seq
         new = await cluster.node("n2")
         await cluster.assign(new)
@@ -396,3 +403,29 @@ async def test_a_place_that_is_trimmed_while_it_is_looked_up_is_not_passed_over_
         assert is_class(refused, Class.OUT_OF_RANGE)
         assert refused.refusal.earliest == acks[2].seq
         await consuming.close()
+
+
+@on_virtual_time
+async def test_others_have_their_turn_while_a_large_checkpoint_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("woodpecker.streaming.codec.checkpoint.ROWS_A_STEP", 1)
+    async with one_node() as (cluster, member):
+        for n in range(30):
+            await (await produce(cluster, member, f"p{n}")).put(b"x")
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        fold = member.life.line.fold.copy()
+        task = asyncio.ensure_future(others())
+        await in_steps(cluster.runtime, encoding(fold))
+        assert turns > 30
+        turns = 0
+        assert await in_steps(cluster.runtime, decoding(encode_checkpoint(fold))) == fold
+        assert turns > 30
+        task.cancel()

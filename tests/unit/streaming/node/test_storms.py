@@ -67,7 +67,7 @@ async def check_tables(cluster: Cluster, member: Member) -> None:
     log, end = await cluster.reader(), member.life.line.acked
     whole = Fold()
     await fold_rest(log, whole, end, Progress())
-    rest = await load_checkpoint(cluster.admin, log)
+    rest = await load_checkpoint(cluster.admin, log, cluster.runtime)
     await fold_rest(log, rest, end, Progress())
     assert rest == whole
     assert whole.ignored == 0
