@@ -91,9 +91,12 @@ class Fleet:
         )
 
     def _usual_clock_off_us(self, now_ms: float) -> int:
-        """Of the clock that most agree on: this coordinator's own may be the wrong one."""
+        """Of the clock that most agree on: this coordinator's own may be the wrong one.
+
+        Ours counts while few are heard; later not, for on a node's machine it would count twice.
+        """
         heard = [seen.clock_off_us for seen in self.nodes.values() if seen.is_heard(now_ms)]
-        found = sorted([0, *heard])
+        found = sorted(heard if len(heard) > 2 else [0, *heard])
         middle = found[(len(found) - 1) // 2], found[len(found) // 2]
         return min(middle, key=abs)  # of two the one nearer to ours
 
