@@ -82,9 +82,10 @@ async def list_cursors(serving: Serving, request: requests.ListCursors) -> reque
     """See ``requests.ListCursors``. Raises: WoodpeckerError."""
     found = []
     for cursor in await serving.log.cursors():
-        vcid, _, name = cursor.name.partition(".")
-        if name and vcid.isdecimal() and request.vcid in (0, int(vcid)):
-            found.append(_state_of(int(vcid), name, _record_of(cursor)))
+        vcid = vcid_of(cursor)
+        if vcid is not None and request.vcid in (0, vcid):
+            name = cursor.name.partition(".")[2]
+            found.append(_state_of(vcid, name, _record_of(cursor)))
     return requests.CursorList(cursors=sorted(found, key=lambda one: (one.vcid, one.cursor)))
 
 
@@ -131,6 +132,12 @@ def _name(vcid: int, name: str) -> str:
     if not name:
         raise InvalidRequest("a subscription needs a name")
     return f"{vcid}.{name}"
+
+
+def vcid_of(cursor: Cursor) -> int | None:
+    """The channel of a subscription; None: it is not one."""
+    vcid, _, name = cursor.name.partition(".")
+    return int(vcid) if name and vcid.isdecimal() else None
 
 
 def _contended(name: str) -> Refused:

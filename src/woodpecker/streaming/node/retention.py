@@ -13,6 +13,7 @@ from woodpecker.errors import Conflict
 from woodpecker.streaming.codec.records import CHECKPOINTS
 from woodpecker.streaming.core.records import CheckpointsRecord
 from woodpecker.streaming.core.retention import trim_point
+from woodpecker.streaming.node.cursors import vcid_of
 from woodpecker.streaming.node.life import Life
 from woodpecker.streaming.node.starts import low_at, seq_at
 
@@ -72,13 +73,19 @@ class Retention:
         life.earliest = max(life.earliest, report.trim_point)
 
     async def _let_go_of_old(self, point: int) -> bool:
-        """Cursors hold for so long only: those behind the bound let go; whether any did."""
+        """Cursors hold for so long only: those behind the bound let go; whether any did.
+
+        Those of deleted channels go at once: one may have come to be beside the deletion.
+        """
         life = self._life
         hold_us = life.settings.cursor_hold_s * 1_000_000
         bound = min(point, await low_at(life, await seq_at(life, life.line.clock_us - hold_us)))
         moved = False
         for cursor in await life.log.cursors():
-            if cursor.position < bound:
+            if vcid_of(cursor) in life.line.fold.deleted:
+                await cursor.delete()
+                moved = True
+            elif cursor.position < bound:
                 moved = await self._move(cursor, bound) or moved
         return moved
 

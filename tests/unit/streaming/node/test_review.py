@@ -349,3 +349,21 @@ async def test_a_disk_without_room_is_told_until_there_is_some(
         producing.sequence = 0
         await producing.put(b"a")
         assert owner.status.reason == ""
+
+
+@on_virtual_time
+async def test_a_cursor_that_came_to_be_beside_the_end_of_its_channel_holds_nothing() -> None:
+    """Its owner may sleep between the look at the channel and the record, while a new one deletes the channel."""
+    async with one_node(checkpoint_age_ms=5000) as (cluster, member):
+        await cluster.create(member, 9, retention_age_s=20)
+        producing = await produce(cluster, member)
+        await producing.put(b"old", vcid=9)
+        await member.endpoint.call(
+            requests.AppendControl(pchannel=P, term=1, kind="vc-delete", vcid=7)
+        )
+        await cluster.log.cursor("7.late", start=0)
+        for n in range(12):
+            await producing.put(b"%d" % n, vcid=9)
+            await asyncio.sleep(20)
+        assert await cluster.log.earliest() > 0
+        assert await cluster.log.cursors() == []
