@@ -60,6 +60,13 @@ STREAM_ACTIONS = (  # the same, of a streaming service
     "operator: move",
     "operator: drain",
     "send failed: fenced, unknown",
+    "broadcast done",
+    "broadcast repeated",
+    "channel deleted",
+    "ephemeral shown",
+    "log trimmed",
+    "consumer overtaken by a trim",
+    "subscriber ended: fenced",
 )
 
 

@@ -35,6 +35,7 @@ class Nemesis:
     Args:
         late: stopped processes stay so until ``wake_all``, now and then.
         on_nodes: strikes that are not of clients or stores.
+        ambushed: requests at which processes are struck.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Nemesis:
         long_stop_s: tuple[float, float],
         replace: Callable[[Machine], None],
         on_nodes: Callable[[Fault], None] = lambda _: None,
+        ambushed: tuple[str, ...] = AMBUSHED,
     ) -> None:
         self._world = world
         self._rng = rng
@@ -57,6 +59,7 @@ class Nemesis:
         self._long_stop_s = long_stop_s
         self._on_nodes = on_nodes
         self._replace = replace
+        self._ambushed = ambushed
         self._trap: _Trap | None = None
         self.sleepers: dict[str, Machine] = {}
         self._late_sleepers: set[str] = set()
@@ -91,7 +94,9 @@ class Nemesis:
             case Fault.STOPPED | Fault.STOPPED_LONG if machine is not None:
                 self._stop(machine, fault)
             case Fault.KILLED_AT_REQUEST | Fault.STOPPED_AT_REQUEST:
-                self._trap = _Trap(self._rng.choice(AMBUSHED), self._rng.random() < 0.4, fault)
+                self._trap = _Trap(
+                    self._rng.choice(self._ambushed), self._rng.random() < 0.4, fault
+                )
             case Fault.REFUSING | Fault.SILENT | Fault.MUTE:
                 self._outage(self._rng.choice(self._world.servers), fault)
             case Fault.CUT_OFF if machine is not None:

@@ -29,6 +29,7 @@ from woodpecker.streaming.node import answers, checkpoints, life, retention, sta
 from woodpecker.streaming.node.life import Life
 from woodpecker.streaming.node.line import Line
 from woodpecker.streaming.node.transactions import Timers
+from woodpecker.streaming.node.upkeep import Upkeep
 from woodpecker.testing.sim.mutants import Patches, mutant
 
 STREAM = "stream"
@@ -249,10 +250,17 @@ def stream_cursors_hold_done() -> Patches:
 
 @mutant("a checkpoint holds what is acknowledged", STREAM)
 def stream_checkpoints_run_ahead() -> Patches:
-    async def settled(_: Any) -> None:
-        pass
+    async def at_once(self: Any) -> CheckpointsRecord | None:
+        place = self._life
+        fold = place.line.fold.copy()
+        if fold.next_seq == self._saved_seq:
+            return None
+        name = checkpoints.name_of(fold.next_seq, place.runtime.token())
+        record = await checkpoints.write_checkpoint(place.tools.records, place.log, fold, name)
+        self._saved_seq = fold.next_seq
+        return record
 
-    return [(Life, "settled", settled)]
+    return [(Upkeep, "write_checkpoint", at_once)]
 
 
 @mutant("a new owner gives open transactions their time anew", STREAM)

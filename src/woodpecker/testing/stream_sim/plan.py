@@ -11,6 +11,7 @@ from woodpecker.testing.sim.weather import OBJECT_FAULTS, RECORD_FAULTS, Fault, 
 STRIKES = (
     Fault.KILLED,
     Fault.KILLED_AT_REQUEST,
+    Fault.KILLED_AT_REQUEST,  # an owner whose batch is written, and nobody was told, is the likeliest to mislead
     Fault.STOPPED,
     Fault.STOPPED_AT_REQUEST,
     Fault.STOPPED_LONG,

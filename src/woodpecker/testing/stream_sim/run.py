@@ -32,6 +32,7 @@ REST_S = 900.0  # virtual: producers must have come to their end by then
 MAX_MACHINES = 60
 MAX_REQUESTS = 12_000
 LONGEST_CUT_S = 15.0
+AMBUSHED = ("create block", "create block", "create block", "put manifest", "put cursor")
 TRIM_MS = 2_000.0  # virtual: between looks at what may go; a run is too short for the usual minute
 
 
@@ -87,6 +88,7 @@ class Show:
             long_stop_s=(20.0, 60.0),
             replace=self._replace,
             on_nodes=self._strike_network,
+            ambushed=AMBUSHED,
         )
 
     async def run(self) -> None:
