@@ -6,7 +6,10 @@ generation: each attach raises it, and whoever comes with an older one is refuse
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from woodpecker.streaming.core.acks import Range
 from woodpecker.streaming.core.refusals import Class, Refusal
@@ -62,7 +65,7 @@ def committed(
 ) -> CursorRecord | Refusal:
     """The record after a commit of acknowledgements, or the refusal.
 
-    ``done`` never falls: what comes late changes nothing. ``reset`` sets it anywhere and begins a new
+    ``done`` never falls, nor is a range taken back: what comes late changes nothing. ``reset`` sets it anywhere and begins a new
     generation, so that nothing of the old one can move it.
     """
     if generation != record.generation:
@@ -73,4 +76,14 @@ def committed(
         )
     if reset:
         return replace(record, done=done, ranges=ranges, generation=generation + 1, nonce="")
-    return record if done < record.done else replace(record, done=done, ranges=ranges)
+    is_late = done < record.done or (done == record.done and _hold(record.ranges, ranges))
+    return record if is_late else replace(record, done=done, ranges=ranges)
+
+
+def _hold(ranges: Sequence[Range], others: Sequence[Range]) -> bool:
+    """Whether each of ``others`` lies in one of ``ranges``."""
+    for first, last in others:
+        at = bisect_right(ranges, first, key=itemgetter(0)) - 1
+        if at < 0 or last > ranges[at][1]:
+            return False
+    return True

@@ -158,3 +158,20 @@ def test_done_never_falls_but_by_reset() -> None:
     assert (back.done.seq, back.generation) == (1, 2)
     assert isinstance(moved(back, 8, 1), Refusal)
     assert CursorRecord(done=Position(5)).low == 5
+
+
+def test_a_late_commit_takes_no_range_back() -> None:
+    """One that was not answered is sent again; what is left of its first try may come after the next one."""
+
+    def ranged(record: CursorRecord, *seqs: int) -> CursorRecord:
+        ranges = tuple((Position(seq), Position(seq)) for seq in seqs)
+        after = committed(record, generation=1, done=record.done, ranges=ranges)
+        assert isinstance(after, CursorRecord)
+        return after
+
+    first = ranged(made(None, "a"), 7)
+    second = ranged(first, 7, 9)
+    assert [first.seq for first, _ in second.ranges] == [7, 9]
+    assert ranged(second, 7) == second
+    assert ranged(second) == second
+    assert [first.seq for first, _ in ranged(second, 6, 7, 8).ranges] == [6, 7, 8]
