@@ -31,6 +31,7 @@ from woodpecker.streaming.node.line import Line, moved
 from woodpecker.streaming.node.pieces import Ephemeral, Piece
 from woodpecker.streaming.node.runs import Runs
 from woodpecker.streaming.node.tail import TailBudget
+from woodpecker.streaming.node.told_clock import ToldClock
 from woodpecker.streaming.node.transactions import Timers
 from woodpecker.streaming.settings import StreamSettings
 
@@ -50,6 +51,7 @@ class Tools:
     observer: Observer
     settings: StreamSettings
     budget: TailBudget
+    clock: ToldClock
     node: str
     incarnation: str
 

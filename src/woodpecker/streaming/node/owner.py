@@ -34,6 +34,7 @@ from woodpecker.streaming.core.ticks import is_far_behind
 from woodpecker.streaming.frames import PchannelStatus
 from woodpecker.streaming.node.checkpoints import Progress, fold_rest, load_checkpoint
 from woodpecker.streaming.node.life import FEATURES, Life, Tools
+from woodpecker.streaming.node.told_clock import MOST_JUMP_US
 from woodpecker.streaming.node.upkeep import Upkeep
 
 RETRY_MS = 500.0
@@ -243,9 +244,23 @@ class PchannelOwner:
             )
         self._log = await self._client.open_log(self.log_name)
         self._checkpoint = await load_checkpoint(tools.records, self._log, tools.runtime)
-        if is_far_behind(tools.runtime.now_us(), self._checkpoint.last_tick):
-            raise Broken("this node's clock is more than 10 min behind the last tick: set it")
+        self._check_clock(self._checkpoint.last_tick)
         return machine.RecordRead(is_mine=True)
+
+    def _check_clock(self, last_tick: int) -> None:
+        """Whether a term may begin by this node's clock. Raises: Broken."""
+        now_us, jumped_us = self._tools.runtime.now_us(), self._tools.clock.jumped_us
+        if is_far_behind(now_us, last_tick):
+            raise Broken(
+                f"this node's clock is {(last_tick - now_us) / 1e6:.0f} s behind the last tick of the log, more "
+                "than the 10 min allowed: set it; if it is right, an owner before had a clock that was ahead, "
+                "and nodes whose clocks are right can open the log when they get there"
+            )
+        if jumped_us:
+            raise Broken(
+                f"this node's clock has just jumped by {jumped_us / 1e6:.0f} s: "
+                "no term begins by it before coordinators have judged it"
+            )
 
     async def _open_writer(self, term: int) -> Event:
         assert self._log is not None
@@ -268,6 +283,13 @@ class PchannelOwner:
             await fold_rest(self._log, fold, self._writer.next_seq, self._progress)
         except WoodpeckerError as error:
             raise Broken(str(error)) from error
+        self._check_clock(-1)  # again; the last tick does not matter any more: others are fenced
+        ahead_us = fold.last_tick - self._tools.runtime.now_us()
+        if ahead_us > MOST_JUMP_US:
+            _log.error(
+                "%s: its ticks are %d s ahead of this node's clock: an owner had a clock that was ahead",
+                self.name, ahead_us // 1_000_000,
+            )  # fmt: skip
         life = self.life = Life(
             self._tools, self.name, term, self._log, self._writer, fold, earliest
         )

@@ -34,6 +34,7 @@ from woodpecker.streaming.node.refusing import refusal_from
 from woodpecker.streaming.node.relay import Relay
 from woodpecker.streaming.node.statuses import Statuses
 from woodpecker.streaming.node.tail import TailBudget
+from woodpecker.streaming.node.told_clock import ToldClock
 from woodpecker.streaming.ports import Dialer, Stream
 from woodpecker.streaming.requests import Request
 from woodpecker.streaming.settings import DEFAULTS, StreamSettings
@@ -102,6 +103,7 @@ class StreamingNode:
                 int(settings.tail_bytes * settings.ephemeral_share),
                 observer,
             ),
+            clock=ToldClock(runtime),
             node=node,
             incarnation=self._session.incarnation,
         )

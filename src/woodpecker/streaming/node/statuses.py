@@ -76,7 +76,7 @@ class Statuses:
             incarnation=tools.incarnation,
             is_full=is_full,
             pchannels=news,
-            clock_us=tools.runtime.now_us(),
+            clock_us=tools.clock.tell(),
             memory_bytes=tools.budget.size_bytes,
         )
 

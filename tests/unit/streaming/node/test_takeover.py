@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from tests.unit.streaming.node.kit import (
     LATEST,
+    Member,
     P,
     a_cluster,
     consume,
@@ -370,3 +371,60 @@ async def test_pchannels_that_no_record_knows_leave_nothing_behind() -> None:
         owners = [name for name in cluster.running() if name.startswith("owner of")]
         assert owners == [f"owner of {P}", "owner of strange-19"]
         assert list(member.node.owners) == [P, "strange-19"]
+
+
+async def watch(member: Member) -> asyncio.Task[None]:
+    """As a coordinator does: from the first status on, which is there, each one is read."""
+    stream = member.endpoint.status()
+    await stream.send(frames.WatchStatus(epoch=1))
+    assert await stream.receive() is not None
+
+    async def read() -> None:
+        try:
+            while await stream.receive() is not None:
+                pass
+        finally:
+            stream.cut()
+
+    return asyncio.ensure_future(read())
+
+
+@on_virtual_time
+async def test_no_term_begins_by_a_clock_that_has_jumped_since_coordinators_heard_of_it() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        await producing.put(b"a")
+        wild = await cluster.node("n2")
+        watching = await watch(wild)
+        for jump_us in (3 * 86_400_000_000, -300_000_000):
+            wild.site.runtime.clock_jump_us += jump_us
+            await cluster.order(wild)
+            await until(lambda: wild.state == "failed")
+            assert "has just jumped" in wild.node.owners[P].machine.reason
+            await asyncio.sleep(
+                6
+            )  # coordinators have heard: what they give now, they give knowingly
+        ack = await producing.put(b"b")  # nobody was fenced
+        assert ack.tick < member.site.runtime.now_us() + 1_000_000
+        wild.site.runtime.clock_jump_us = 50_000_000
+        await asyncio.sleep(7)
+        await cluster.assign(wild)
+        watching.cancel()
+
+
+@on_virtual_time
+async def test_a_clock_that_jumps_while_the_log_is_opened_begins_no_term() -> None:
+    async with one_node() as (cluster, _):
+        wild = await cluster.node("n2")
+        watching = await watch(wild)
+        wild.site.on_objects.max_delay_ms = wild.site.on_metadata.max_delay_ms = 100
+        await cluster.order(wild)
+        await until(lambda: wild.state == "replaying")
+        wild.site.runtime.clock_jump_us += 3 * 86_400_000_000
+        await until(lambda: wild.state == "failed")
+        assert "has just jumped" in wild.node.owners[P].machine.reason
+        wild.site.on_objects.max_delay_ms = wild.site.on_metadata.max_delay_ms = 0
+        watching.cancel()
+        right = await cluster.node("n3")
+        life = await cluster.assign(right)
+        assert life.line.ticks.last < right.site.runtime.now_us() + 60_000_000
