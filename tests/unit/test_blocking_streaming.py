@@ -28,6 +28,11 @@ def test_every_way_to_send_and_consume(client: facade.StreamingClient) -> None:
     channel = client.create_channel("orders", exist_ok=True, attributes={"of": "test"})
     assert (channel.name, channel.attributes) == ("orders", {"of": "test"})
     assert repr(client.open_channel("orders")) == repr(channel)
+    made = client.create_channels(["many-1", "many-2"], attributes={"of": "test"})
+    assert [(each.name, each.attributes) for each in made] == [
+        ("many-1", {"of": "test"}),
+        ("many-2", {"of": "test"}),
+    ]
     with channel.producer("billing") as producer:
         first = producer.send(b"paid", key="7", type="event")
         many = producer.send_many([b"a", wp.Message(b"b", key=b"8")])
