@@ -124,6 +124,12 @@ class Counter(Name):
         "proofs of ownership asked of the manifest (owner, replaced, unknown)",
     )
     STREAM_CHECKPOINTS = "stream_checkpoints", "checkpoints", (), "checkpoints written"
+    STREAM_ATTACH_RETRIES = (
+        "stream_attach_retries",
+        "tries",
+        (),
+        "times a consumer that reads the log was still behind the tail buffer, and read on",
+    )
 
 
 class Gauge(Name):
@@ -163,6 +169,12 @@ class Gauge(Name):
         "bytes",
         ("pchannel",),
         "what a take-over would have to read besides the newest checkpoint",
+    )
+    STREAM_CURSOR_LAG = (
+        "stream_cursor_lag_entries",
+        "entries",
+        ("pchannel",),
+        "from the subscription that is furthest behind to the tail, looked at every 5 min",
     )
     STREAM_READERS = (
         "stream_readers",

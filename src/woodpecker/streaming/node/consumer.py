@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from woodpecker.errors import OutOfRange, WoodpeckerError
+from woodpecker.observability.names import Counter
 from woodpecker.streaming import frames
 from woodpecker.streaming.core.assembly import Assembly, Delivery
 from woodpecker.streaming.core.facts import Grant
@@ -328,6 +329,7 @@ class Consumer:
                 self._slot = self._serving.tail.attach(next_seq)
                 if self._slot is not None:
                     break
+                self._serving.counts.add(Counter.STREAM_ATTACH_RETRIES)
                 await self._outbox.wait_below(OUTBOX_BYTES)
                 run = await self._serving.runs.at(next_seq, self._serving.line.acked)
                 for piece in run.since(next_seq):

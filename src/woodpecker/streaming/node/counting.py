@@ -65,7 +65,7 @@ class Counts:
 
     def show(
         self, fold: Fold, ticks: Ticks, rate: RateState, *, now_us: int, unsaved_bytes: int,
-        tail: int, catchup: int,
+        cursor_lag: int, tail: int, catchup: int,
     ) -> None:  # fmt: skip
         """The gauges of this pchannel."""
         for name, value in (
@@ -75,6 +75,7 @@ class Counts:
             (Gauge.STREAM_LOW_LAG, fold.next_seq - fold.low),
             (Gauge.STREAM_TICK_AHEAD, max(0, ticks.last - now_us) / 1000),
             (Gauge.STREAM_UNCHECKPOINTED, unsaved_bytes),
+            (Gauge.STREAM_CURSOR_LAG, cursor_lag),
         ):
             self._observer.gauge(name, value, pchannel=self._pchannel)
         for mode, readers in (("tail", tail), ("catchup", catchup)):
@@ -86,5 +87,5 @@ class Counts:
         empty = Fold()
         self.show(
             empty, Ticks(last=0, limit=0, acked=0), RateState(), now_us=0, unsaved_bytes=0,
-            tail=0, catchup=0,
+            cursor_lag=0, tail=0, catchup=0,
         )  # fmt: skip

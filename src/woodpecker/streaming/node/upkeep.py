@@ -18,6 +18,7 @@ from woodpecker.streaming.node.pressure import loads_of
 from woodpecker.streaming.node.retention import Retention
 
 LOOK_MS = 1000.0
+LAG_MS = 5 * 60_000.0  # a store has to be asked for all cursors
 
 _log = logging.getLogger("woodpecker.streaming")
 
@@ -39,6 +40,7 @@ class Upkeep:
         self._retention = Retention(life)
         self.bytes_s = 0
         self.uncheckpointed_bytes = 0
+        self._cursor_lag = 0  # entries
         spawn = life.runtime.spawn
         self._saving: asyncio.Task[None] | None = None
         self._tasks = [
@@ -46,6 +48,9 @@ class Upkeep:
             spawn(self._guarded(self._run()), f"upkeep of {life.name}"),
             spawn(self._watch(), f"end of {life.name}"),
         ]
+        if not life.counts.is_silent:
+            work = self._guarded(self._measure_cursors())
+            self._tasks.append(spawn(work, f"cursor lag of {life.name}"))
 
     async def stop(self) -> None:
         """End all of it."""
@@ -97,6 +102,17 @@ class Upkeep:
             if self._saving is None and (self._is_save_due() or self._retention.is_due()):
                 self._saving = life.runtime.spawn(self._save(), f"checkpoint of {life.name}")
 
+    async def _measure_cursors(self) -> None:
+        life = self._life
+        while True:
+            try:
+                cursors = await life.log.cursors()
+                tail = life.line.acked
+                self._cursor_lag = max((tail - each.position for each in cursors), default=0)
+            except WoodpeckerError as error:
+                _log.warning("%s: how far cursors are behind is not known: %s", life.name, error)
+            await life.runtime.sleep_ms(LAG_MS)
+
     def _show(self) -> None:
         life = self._life
         life.counts.tell()
@@ -107,6 +123,7 @@ class Upkeep:
                 life.rate,
                 now_us=life.runtime.now_us(),
                 unsaved_bytes=self.uncheckpointed_bytes,
+                cursor_lag=self._cursor_lag,
                 tail=life.audience.count - life.reading,
                 catchup=life.reading,
             )

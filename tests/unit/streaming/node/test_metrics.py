@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 
-from tests.unit.streaming.node.kit import a_cluster, consume, produce
+from tests.unit.streaming.node.kit import VCID, a_cluster, consume, produce
 
 from woodpecker.observability.base import Silent
 from woodpecker.observability.names import Counter, Gauge, Histogram
+from woodpecker.streaming import requests
+from woodpecker.streaming.core.values import Start, StartForm
 from woodpecker.testing.virtual import on_virtual_time
 
 
@@ -58,6 +60,17 @@ async def test_everything_is_counted_and_nothing_is_left() -> None:
         for _ in range(30):
             await producing.put(b"z" * 100)
         await asyncio.sleep(4)
+        late = await consume(cluster, member)
+        await late.until(32)
+        await late.close()
+        for name, left in (("far", 0), ("near", 30)):
+            start = Start(form=StartForm.SEQ, value=live.got[1][left].position.seq)
+            await member.endpoint.call(
+                requests.OpenCursor(pchannel="p0", vcid=VCID, cursor=name, nonce=name, start=start)
+            )
+        await asyncio.sleep(300)
+        behind = member.life.line.acked - live.got[1][0].position.seq
+        assert seen.gauges[Gauge.STREAM_CURSOR_LAG, "p0"] == behind > 30
         await cluster.release(member)
         await asyncio.sleep(1)
         await live.close()
@@ -67,7 +80,8 @@ async def test_everything_is_counted_and_nothing_is_left() -> None:
     assert counts[Counter.STREAM_PRODUCE_REFUSED, "gone"] == 1
     assert counts[Counter.STREAM_TXN_COMMITTED,] == 1
     assert counts[Counter.STREAM_TXN_ABORTED, "producer"] == 1
-    assert counts[Counter.STREAM_DELIVERED,] == 32
+    assert counts[Counter.STREAM_DELIVERED,] == 64
+    assert counts[Counter.STREAM_ATTACH_RETRIES,] > 0
     assert counts[Counter.STREAM_TERM_CHANGES, "opened"] == 1
     assert counts[Counter.STREAM_TERM_CHANGES, "released"] == 1
     assert counts[Counter.STREAM_CHECKPOINTS,] >= 2
