@@ -104,11 +104,18 @@ class Fleet:
 def looked_at(
     before: Fleet, records: Mapping[str, tuple[NodeRecord, str]], now_ms: float, ttl_ms: float
 ) -> Fleet:
-    """The fleet after all records (with their versions, by name) were read."""
+    """The fleet after all records (with their versions, by name) were read.
+
+    One that is missing says no more than a session that has lapsed: its node is asked.
+    """
     nodes = {
-        name: _looked(before.nodes.get(name), record, version, now_ms, ttl_ms)
-        for name, (record, version) in records.items()
+        name: replace(node, lapsed_ms=now_ms if node.lapsed_ms is None else node.lapsed_ms)
+        for name, node in before.nodes.items()
+        if name not in records and node.record.is_up and not node.buried
     }
+    for name, (record, version) in records.items():
+        nodes[name] = _looked(before.nodes.get(name), record, version, now_ms, ttl_ms)
+    nodes = {name: nodes[name] for name in sorted(nodes)}
     return _judged(Fleet(nodes=nodes, mass_ms=before.mass_ms), now_ms, ttl_ms)
 
 

@@ -72,6 +72,30 @@ def test_a_silent_session_is_asked_before_it_is_given_up() -> None:
     assert watch.standing("n0") is Standing.LIVE, "it was only gone for a while"
 
 
+def test_a_list_that_lacks_nodes_is_no_proof_of_their_death() -> None:
+    """As of a metadata store that was reset, or a record of a newer format."""
+    watch = Watch(3)
+    records = watch.records
+    watch.records, watch.beating = {"n1": records["n1"]}, set()
+    watch.pass_s(1)
+    assert [watch.standing(name) for name in records] == [Standing.LIVE] * 3
+    watch.records = records
+    watch.pass_s(1)
+    assert [watch.standing(name) for name in records] == [Standing.LIVE] * 3
+    watch.answering = {"n1"}
+    for _ in range(20):
+        watch.records = {"n1": records["n1"]}
+        watch.pass_s(1)
+        for name in ("n0", "n2"):
+            watch.fleet = fleet.unreached(
+                watch.fleet, name, "a", watch.now_ms, watch.now_ms, TTL_MS
+            )
+    assert [watch.standing(name) for name in records] == [
+        Standing.GONE, Standing.LIVE, Standing.GONE,
+    ]  # fmt: skip
+    assert list(watch.fleet.nodes) == ["n1"], "nor are they shown"
+
+
 def test_another_process_of_its_name_and_a_goodbye_count_at_once() -> None:
     watch = Watch(3)
     watch.records["n0"] = replace(watch.records["n0"], incarnation="b")
