@@ -62,7 +62,7 @@ def connect(
 
     Args:
         addresses: ``host:port`` of any coordinators or nodes, a list or joined by commas; ``grpc://`` may
-            stand before them.
+            stand before each.
         timeout_s: for how long a call or a message is tried before it fails.
         name: shown to those it talks to.
         secret, secret_file, tls_ca, tls_cert, tls_key: as for ``woodpecker.connect``.
@@ -76,14 +76,23 @@ def connect(
         tls_cert=tls_cert,
         tls_key=tls_key,
     )
-    text = addresses.removeprefix(SCHEME) if isinstance(addresses, str) else ""
-    given = text.split(",") if isinstance(addresses, str) else list(addresses)
-    for address in given:
-        parse_address(address, "address")
+    given = service_addresses(addresses)
     runtime = runtime or SystemRuntime()
     return StreamingClient(
         make_dialer(runtime, access), given, timeout_s=timeout_s, name=name, runtime=runtime
     )
+
+
+def service_addresses(given: str | Sequence[str]) -> list[str]:
+    """``host:port`` of each, from a list or a text joined by commas; ``grpc://`` may stand before any.
+
+    Raises: InvalidRequest: one is no address.
+    """
+    texts = given.split(",") if isinstance(given, str) else given
+    addresses = [text.strip().removeprefix(SCHEME) for text in texts]
+    for address in addresses:
+        parse_address(address, "address of the streaming service")
+    return addresses
 
 
 async def addresses_of(store: Client) -> list[str]:
@@ -127,7 +136,9 @@ def _make_server(address: str, runtime: Runtime, access: Access) -> GrpcServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSettings:
-    """What a process of the service is told, checked. ``stream`` None: as suits a service of one process."""
+    """What a process of the service is told, checked. ``stream`` None: as suits a service of one process.
+    ``when_lost`` is told when another process has taken the node's name: what happened, what to do.
+    """
 
     roles: Roles
     listen: str
@@ -138,6 +149,7 @@ class ProcessSettings:
     buffer: str | None
     stream: StreamSettings | None
     access: Access
+    when_lost: str = "another process goes by its name; give each node one of its own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,9 +288,7 @@ class Process:
             for wait in waits:
                 wait.cancel()
         if node is not None and node.lost.is_set() and not stop.is_set():
-            raise Conflict(
-                f"{self._name} stops: another process goes by its name; give each node one of its own"
-            )
+            raise Conflict(f"{self._name} stops: {self._settings.when_lost}")
 
     async def close(self) -> None:
         """End all parts in order. Bounded: what does not end in time is left, with a line in the log."""

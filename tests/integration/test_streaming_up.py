@@ -9,7 +9,7 @@ import socket
 
 import pytest
 from tests.integration.cluster_kit import clean_env, command
-from tests.integration.streaming_kit import Sender, judge, payloads, run, up
+from tests.integration.streaming_kit import Sender, Serving, judge, payloads, run, up
 
 from woodpecker.app_streaming import connect
 from woodpecker.testing.servers.certificates import make_certificates
@@ -80,6 +80,20 @@ async def test_ctrl_c_ends_it_and_the_port_is_free(service):
     assert await service.end(signal.SIGINT) == 0
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", int(service.address.rpartition(":")[2])))
+
+
+async def test_a_second_one_takes_over_and_the_first_says_so(service, tmp_path):
+    await service.start()
+    second = Serving(
+        tmp_path, "second", "--store", str(tmp_path / "store"), "up", "--port", "0"
+    )  # fmt: skip
+    try:
+        await second.start()
+        assert await service.end(0) == 6
+        assert "another `woodpecker up` took this store over" in service.log
+        await asyncio.to_thread(run, tmp_path / "store", "channel", "create", "orders")
+    finally:
+        second.cleanup()
 
 
 async def test_kill_and_restart_lose_nothing(service, tmp_path):

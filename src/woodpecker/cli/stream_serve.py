@@ -28,6 +28,10 @@ COORDINATOR_FLAGS = (*STORE, *COMMON, "streaming.pchannels", "streaming.mode")
 NODE_FLAGS = (*STORE, *COMMON, "zone", "streaming.node", "streaming.tail_bytes")
 UP_FLAGS = (*STORE, "secret_file", "tls_ca", "tls_cert", "tls_key", "streaming.http")
 UP_NODE = "standalone"
+UP_LOST = (
+    "another `woodpecker up` took this store over and serves it; one of them is enough, for more "
+    "processes on one store see `woodpecker node serve`"
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="the ready line as JSON")]
 
@@ -66,7 +70,8 @@ def up(
             "streaming.advertise is of nodes in a cluster: `up` needs --host alone"
         )
     settings = _settings(session.config, coordinator=True, node=True)
-    _run(replace(settings, stream=None), as_json=as_json or session.is_json)
+    settings = replace(settings, stream=None, when_lost=UP_LOST)
+    _run(settings, as_json=as_json or session.is_json)
 
 
 def serve_coordinator(ctx: typer.Context, flags: dict[str, Any], as_json: AsJson = False) -> None:

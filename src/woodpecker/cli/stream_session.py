@@ -115,9 +115,10 @@ class Desk:
 
 async def _addresses(session: Session) -> list[str]:
     given = session.config.text("streaming.address")
+    from woodpecker.app_streaming import addresses_of, service_addresses
+
     if given is not None:
-        return given.split(",")
-    from woodpecker.app_streaming import addresses_of
+        return service_addresses(given)
 
     async with session.connect(reads=True) as store:
         return await addresses_of(store)

@@ -176,6 +176,7 @@ def parse_address(text: str, what: str) -> tuple[str, int]:
     """``host:port`` or ``[host]:port``. Raises: InvalidRequest."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    is_port = port.isascii() and port.isdigit() and int(port) <= 65_535
+    if not colon or not host or "/" in host or not is_port:
         raise InvalidRequest(f"{what} {text!r}: use HOST:PORT, for instance 127.0.0.1:7100")
     return host, int(port)

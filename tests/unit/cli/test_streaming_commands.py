@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.unit.streaming.client.kit import serving
 
+from woodpecker.app_streaming import service_addresses
 from woodpecker.cli.consuming import place_of
 from woodpecker.cli.feed import Feed
 from woodpecker.cli.produce import Form
@@ -71,6 +72,28 @@ def test_what_cannot_be_meant_is_refused(tmp_path, args, said) -> None:
     assert done.returncode == 3, done.stderr
     assert said in done.stderr.decode()
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "args"),
+    [
+        ("nowhere", ("channel", "list")),
+        ("http://127.0.0.1:7300", ("consume", "orders")),
+        ("127.0.0.1:7300,", ("cluster", "status")),
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_once(tmp_path, address, args) -> None:
+    done = woodpecker(*args, WOODPECKER_STREAMING_ADDRESS=address, HOME=str(tmp_path))
+    assert done.returncode == 3
+    assert b"use HOST:PORT" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["grpc://a:1,b:2", "grpc://a:1,grpc://b:2", " a:1, b:2", ["a:1", "b:2"], ["grpc://a:1", "grpc://b:2"]],
+)  # fmt: skip
+def test_how_addresses_may_be_written(given) -> None:
+    assert service_addresses(given) == ["a:1", "b:2"]
 
 
 def test_where_no_service_ever_ran_that_is_told(tmp_path) -> None:
