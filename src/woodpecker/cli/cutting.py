@@ -75,7 +75,7 @@ class Lines:
         if self._open_bytes > MAX_PAYLOAD_BYTES:
             raise InvalidRequest(
                 f"line {self._count + 1} is longer than 64 MiB, the most an entry can hold: "
-                "use --format raw"
+                "make it shorter, or `append` it in pieces with --format raw"
             )
         if part:
             self._open.append(part)

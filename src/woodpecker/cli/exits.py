@@ -31,6 +31,13 @@ CODES = {
     "aborted": 17,
     "producer_expired": 18,
 }
+# Errors name what a Python program would write; a shell has other words for it.
+WORDS = {
+    "create_channel()": "`woodpecker channel create`",
+    "exist_ok=True": "--exist-ok",
+    "follow=True": "--follow",
+    "read_only=True": "WOODPECKER_READ_ONLY=true",
+}
 
 
 class Terminated(BaseException):
@@ -66,7 +73,10 @@ def guarded() -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    line = " ".join(str(error).split())
+    for python, shell in WORDS.items():
+        line = line.replace(python, shell)
+    return line
 
 
 def _say(line: str) -> None:

@@ -212,5 +212,5 @@ def _place(position: Position | None) -> Place | None:
 
 def _so_far(done: Produced) -> str:
     if done.first is None or done.last is None:
-        return "nothing was sent for sure"
+        return "nothing was acknowledged"
     return f"sent so far: {done.count} messages, seq {done.first.seq} .. {done.last.seq}"

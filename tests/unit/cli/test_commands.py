@@ -127,8 +127,14 @@ def test_a_line_above_64_mib_is_refused_and_loses_nothing(cli: Cli, tmp_path: Pa
         out.truncate(80 << 20)
     said = cli.fails(3, "append", "x", str(file))
     assert "line 2 is longer than 64 MiB" in said
-    assert "use --format raw" in said
+    assert "--format raw" in said
     assert cli.ok("read", "x") == b"before\n"
+
+
+def test_errors_speak_the_words_of_the_shell(cli: Cli) -> None:
+    cli.ok("log", "create", "x")
+    assert "pass --exist-ok" in cli.fails(5, "log", "create", "x")
+    assert "read with --follow" in cli.fails(12, "read", "x", "--from", "9")
 
 
 def _numbered(lines: int) -> bytes:
