@@ -156,4 +156,9 @@ def read(server: Server, owner: Any, vcid: int) -> Iterator[tuple[int, str]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:] or ["hello"])
+    if len(sys.argv) < 3:
+        sys.exit("usage: any_language.py HOST:PORT CHANNEL [WORD ...]")
+    try:
+        main(sys.argv[1], sys.argv[2], sys.argv[3:] or ["hello"])
+    except grpc.RpcError as error:
+        sys.exit(f"{sys.argv[1]}: {error.code().name}: {error.details()}")
