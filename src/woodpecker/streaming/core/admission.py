@@ -191,17 +191,22 @@ def gone(vcid: int) -> Refusal:
     )
 
 
+def too_large(size_bytes: int, largest_bytes: int, settings: StreamSettings) -> Refusal | None:
+    """Of a batch of so many bytes with such a largest message, whether it is to be written or not."""
+    if largest_bytes <= settings.message_max_bytes and size_bytes <= settings.batch_max_bytes:
+        return None
+    return _invalid(
+        f"a batch of {size_bytes} bytes, largest message {largest_bytes}; allowed are "
+        f"{settings.batch_max_bytes} and {settings.message_max_bytes}"
+    )
+
+
 def _malformed(asked: Asked, settings: StreamSettings) -> Refusal | None:
     """What makes no sense whatever the state is."""
+    large = too_large(asked.size_bytes, asked.largest_bytes, settings)
+    if large is not None:
+        return large
     is_end = asked.commit or asked.abort
-    if (
-        asked.largest_bytes > settings.message_max_bytes
-        or asked.size_bytes > settings.batch_max_bytes
-    ):
-        return _invalid(
-            f"a batch of {asked.size_bytes} bytes, largest message {asked.largest_bytes}; allowed are "
-            f"{settings.batch_max_bytes} and {settings.message_max_bytes}"
-        )
     needs_number = asked.begin or is_end or asked.join
     if asked.number < (0 if needs_number else NO_TXN):
         return _invalid("begin, commit, abort and join need the number of a transaction, from 0 on")

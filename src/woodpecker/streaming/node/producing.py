@@ -13,7 +13,16 @@ from dataclasses import dataclass
 
 from woodpecker.errors import InvalidRequest, NotWritten, WoodpeckerError
 from woodpecker.streaming import frames
-from woodpecker.streaming.core.admission import Admit, Asked, Refuse, Repeat, gone, judge, open_txn
+from woodpecker.streaming.core.admission import (
+    Admit,
+    Asked,
+    Refuse,
+    Repeat,
+    gone,
+    judge,
+    open_txn,
+    too_large,
+)
 from woodpecker.streaming.core.facts import Data
 from woodpecker.streaming.core.orders import AttachedAs, attach, grant, granted
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
@@ -199,7 +208,7 @@ class Production:
         elif batch.sequence < 0 and not batch.ephemeral:
             problem = Refusal(kind=Class.INVALID, message=f"sequence {batch.sequence}: from 0 on")
         elif batch.ephemeral:
-            problem = malformed or problem
+            problem = malformed or too_large(size, _largest(messages), life.settings) or problem
         if problem is not None or session is None:
             assert problem is not None
             self._refuse(batch.session, batch.sequence, problem, cost)
@@ -360,7 +369,7 @@ def _asked(batch: frames.Batch, session: _Session, size: int) -> Asked:
         vcid=batch.vcid,
         count=len(messages),
         size_bytes=size,
-        largest_bytes=max(map(len, messages.payloads), default=0),
+        largest_bytes=_largest(messages),
         number=batch.txn_number,
         begin=batch.begin,
         commit=batch.commit,
@@ -370,6 +379,10 @@ def _asked(batch: frames.Batch, session: _Session, size: int) -> Asked:
         grant_tick=batch.grant_tick,
         type=batch_type(messages),
     )
+
+
+def _largest(messages: frames.Messages) -> int:
+    return max(map(len, messages.payloads), default=0)
 
 
 def _cost_of(batch: frames.Batch) -> int:
