@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 SLOW_US = 1_000_000  # while the oldest unacknowledged batch is older than this, timers stand still
+STILL_US = 2_000_000  # of the time between two looks no more counts: the process stood still
 KEEP_ALIVE_OVER, TOO_OLD = "expired", "too old"  # reasons, as errors.Aborted has them
 
 
@@ -34,7 +35,7 @@ class Expiry:
 
         Call it at least once a second, and before every other method.
         """
-        passed = max(0, monotonic_us - self._now_us)
+        passed = min(max(0, monotonic_us - self._now_us), STILL_US)
         slow = max(0, (oldest_unacked_us or 0) - SLOW_US)
         self._running_us += max(0, passed - slow)
         self._now_us = max(self._now_us, monotonic_us)

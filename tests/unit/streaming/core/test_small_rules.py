@@ -21,16 +21,30 @@ def test_keep_alives_run_out() -> None:
     timers = Expiry(max_age_ms=60_000, monotonic_us=0)
     assert timers.next_due_us() is None
     timers.begin(7, 10_000)
-    timers.advance(9 * SECOND, None)
+    for second in range(1, 10):
+        timers.advance(second * SECOND, None)
     assert timers.next_due_us() == SECOND
     timers.touch(7)
     timers.touch(8)
-    timers.advance(18 * SECOND, None)
+    for second in range(10, 19):
+        timers.advance(second * SECOND, None)
     assert timers.due() == []
     timers.advance(19 * SECOND, 100)
     assert timers.due() == [(7, KEEP_ALIVE_OVER)]
     timers.keep_only(())
     assert timers.due() == []
+
+
+def test_a_process_that_stood_still_heard_nobody() -> None:
+    """Signs of life may lie unread before it when it wakes up."""
+    timers = Expiry(max_age_ms=60_000, monotonic_us=0)
+    timers.begin(7, 10_000)
+    timers.advance(SECOND, None)
+    timers.advance(300 * SECOND, None)
+    assert timers.due() == []
+    for second in range(301, 309):
+        timers.advance(second * SECOND, None)
+    assert timers.due() == [(7, KEEP_ALIVE_OVER)]
 
 
 def test_a_transaction_may_not_be_open_for_ever() -> None:
