@@ -250,16 +250,17 @@ def stream_cursors_hold_done() -> Patches:
 
 @mutant("a checkpoint holds what is acknowledged", STREAM)
 def stream_checkpoints_run_ahead() -> Patches:
+    write = Upkeep.write_checkpoint
+
+    async def settled() -> None:
+        pass
+
     async def at_once(self: Any) -> CheckpointsRecord | None:
-        place = self._life
-        fold = place.line.fold.copy()
-        if fold.next_seq == self._saved_seq:
-            return None
-        name = checkpoints.name_of(fold.next_seq, place.runtime.token())
-        save = vars(checkpoints)["write_checkpoint"]
-        record: CheckpointsRecord = await save(place.tools.records, place.log, fold, name)
-        self._saved_seq = fold.next_seq
-        return record
+        self._life.settled = settled
+        try:
+            return await write(self)
+        finally:
+            del self._life.settled
 
     return [(Upkeep, "write_checkpoint", at_once)]
 

@@ -26,8 +26,8 @@ from woodpecker.testing.stream_sim.books import Book, Sent
 from woodpecker.testing.stream_sim.town import AGAIN_S, Town, created
 
 FOUNDING = 0.03  # chance that a producer goes on to a new channel first
-ASKING = 0.05  # chance that it asks for a read point
-PASSING = 0.1  # chance that it sends something to listeners only
+ASKING = 0.15  # chance that it asks for a read point
+PASSING = 0.2  # chance that something for listeners only goes with a few messages
 TYPES = (None, "a", "b")
 KEYS = (None, b"k")
 BORNE = (NotWritten, OutcomeUnknown, Unavailable, Fenced, Overloaded, Closed)
@@ -70,6 +70,11 @@ class Sender:
             futures.append((sent, producer.submit(message)))
             self.book.sent.append(sent)
         failed: WoodpeckerError | None = None
+        if self._town.plan.ephemerals and self._machine.rng.random() < PASSING:
+            try:
+                await self._pass_by(producer)  # behind what is on its way
+            except WoodpeckerError as error:
+                failed = error
         for sent, future in futures:
             try:
                 self._acked(sent, await future)
@@ -106,7 +111,7 @@ class Sender:
             assert txn.position is not None
             self._acked(sent, txn.position)
 
-    async def pass_by(self, producer: Producer) -> None:
+    async def _pass_by(self, producer: Producer) -> None:
         """Something for those who listen now. Raises: its failure."""
         message = self.message()
         self.book.passing.add(message.payload)
@@ -165,8 +170,6 @@ class ProducerUser:
                     return
                 if rng.random() < ASKING:
                     await self._ask(channel)
-                if plan.ephemerals and rng.random() < PASSING:
-                    await self._sender.pass_by(producer)
                 await self._sender.send(producer, line)
                 await asyncio.sleep(plan.pace_ms / 1000 * rng.random())
 
