@@ -17,6 +17,7 @@ from tests.unit.streaming.node.kit import (
     is_class,
     one_node,
     produce,
+    until,
 )
 
 from woodpecker.streaming import requests
@@ -33,6 +34,7 @@ from woodpecker.streaming.node.checkpoints import (
     load_checkpoint,
     name_of,
 )
+from woodpecker.streaming.node.owner import PchannelOwner
 from woodpecker.testing.virtual import on_virtual_time
 
 
@@ -285,6 +287,41 @@ async def test_the_beginning_of_a_channel_is_its_own_though_the_log_keeps_more()
         await consuming.subscribe(2, vcid=8, start=old)
         await consuming.until(10, 2)
         await consuming.close()
+
+
+@on_virtual_time
+async def test_who_sleeps_between_its_checkpoint_and_the_fence_loads_a_newer_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The owner before goes on meanwhile, and trims what the old checkpoint needs."""
+    woken, open_writer = asyncio.Event(), PchannelOwner._open_writer
+
+    async def sleepy(self: PchannelOwner, term: int) -> Any:
+        if term == 2:
+            await woken.wait()
+        return await open_writer(self, term)
+
+    monkeypatch.setattr(PchannelOwner, "_open_writer", sleepy)
+    async with one_node(checkpoint_age_ms=5000) as (cluster, old):
+        await cluster.create(old, 8, retention_age_s=20)
+        await old.endpoint.call(
+            requests.AppendControl(pchannel=P, term=1, kind="vc-delete", vcid=7)
+        )
+        producing = await produce(cluster, old)
+        await producing.put(b"a", vcid=8)
+        await asyncio.sleep(10)
+        new = await cluster.node("n2")
+        await cluster.order(new)
+        for n in range(12):
+            await producing.put(b"%d" % n, vcid=8)
+            await asyncio.sleep(20)
+        loaded = new.node.owners[P]._checkpoint
+        assert loaded is not None
+        assert loaded.next_seq < await cluster.log.earliest()
+        woken.set()
+        await until(lambda: new.state in ("serving", "failed"))
+        assert new.state == "serving"
+        assert 8 in new.life.line.fold.vchannels
 
 
 @on_virtual_time
