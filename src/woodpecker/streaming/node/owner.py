@@ -280,9 +280,8 @@ class PchannelOwner:
         self._progress = Progress()
         try:
             earliest = await self._log.earliest()
-            if (
-                fold.next_seq < earliest
-            ):  # the owner before went on, and trimmed, until it was fenced
+            if fold.next_seq < earliest:
+                # the owner before went on until it was fenced, and trimmed
                 fold = await load_checkpoint(self._tools.records, self._log, self._tools.runtime)
             await fold_rest(self._log, fold, self._writer.next_seq, self._progress)
         except WoodpeckerError as error:

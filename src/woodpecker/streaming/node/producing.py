@@ -355,8 +355,9 @@ class Production:
         session = self._sessions.get(frame.session)
         if session is None:
             return
-        txn = open_txn(self._life.line.fold, session.producer, frame.txn_number)
-        if txn is not None:
+        fold = self._life.line.fold
+        txn = open_txn(fold, session.producer, frame.txn_number)
+        if txn is not None and fold.open[txn].epoch == session.epoch:
             self._life.timers.touch(txn)
 
 

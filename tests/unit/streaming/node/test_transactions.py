@@ -95,6 +95,17 @@ async def test_nobody_keeps_it_alive() -> None:
 
 
 @on_virtual_time
+async def test_a_replaced_producer_keeps_nothing_of_its_successor_alive() -> None:
+    async with one_node() as (cluster, member):
+        old, new = await produce(cluster, member, "a"), await produce(cluster, member, "a")
+        await new.put(b"1", txn_number=0, begin=True, keep_alive_ms=2000)
+        for _ in range(10):
+            await asyncio.sleep(1)
+            await old.stream.send(frames.KeepAlive(session=1, txn_number=0))
+        assert (await describe(member, new, 0)).state == "aborted"
+
+
+@on_virtual_time
 async def test_slow_appends_stop_the_timers() -> None:
     async with one_node() as (cluster, member):
         producing, other = await produce(cluster, member, "a"), await produce(cluster, member)
