@@ -15,7 +15,8 @@ from woodpecker.streaming.core.values import Position, Start, StartForm
 from woodpecker.streaming.node.line import moved
 from woodpecker.streaming.node.serving import Serving
 
-_BY_SEARCH = (StartForm.EARLIEST, StartForm.TICK, StartForm.TIME)  # what was trimmed is not meant
+# what was trimmed is not meant
+_BY_SEARCH = (StartForm.EARLIEST, StartForm.LATEST, StartForm.TICK, StartForm.TIME)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -367,3 +367,26 @@ async def test_a_cursor_that_came_to_be_beside_the_end_of_its_channel_holds_noth
             await asyncio.sleep(20)
         assert await cluster.log.earliest() > 0
         assert await cluster.log.cursors() == []
+
+
+@on_virtual_time
+async def test_latest_is_found_though_all_is_trimmed_while_it_is_proven() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        await producing.put(b"old")
+        life = member.life
+        prove = life.prove
+
+        async def slow() -> None:
+            life.prove = prove  # type: ignore[method-assign]
+            await prove()
+            for n in range(4):
+                kept = await producing.put(b"%d" % n)
+            await life.log.trim(kept.seq)
+            life.tail.evict(1 << 30)  # so the log has to be asked
+
+        life.prove = slow  # type: ignore[method-assign]
+        consuming = await consume(cluster, member, start=Start(form=StartForm.LATEST))
+        await producing.put(b"new")
+        await until(lambda: consuming.payloads()[-1:] == [b"new"])
+        await consuming.close()
