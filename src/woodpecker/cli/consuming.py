@@ -51,8 +51,7 @@ class Request:
 async def copy_out(client: StreamingClient, request: Request, out: BinaryIO) -> None:
     """Write what ``request`` names to ``out``. Raises: as ``Channel.consume``; BrokenPipeError."""
     channel = await client.open_channel(request.name)
-    start, end = place_of(request.start, "--from"), request.end
-    stop = end if end in {None, "tail"} else place_of(str(end), "--to")
+    start, stop = start_of(request.start), end_of(request.end)
     write, left = SHAPES[request.shape], request.limit
     if left == 0:
         return
@@ -60,7 +59,7 @@ async def copy_out(client: StreamingClient, request: Request, out: BinaryIO) -> 
         async for found in batches:
             batch = found if left is None else found[:left]
             out.writelines(map(write, batch))
-            if end is None:
+            if stop is None:
                 out.flush()
             if left is not None:
                 left -= len(batch)
@@ -74,7 +73,7 @@ async def copy_subscribed(
 ) -> None:
     """Write messages to ``out`` under a cursor; each is acknowledged when it is written."""
     channel = await client.open_channel(request.name)
-    start, write = place_of(request.start, "--from"), SHAPES[request.shape]
+    start, write = start_of(request.start), SHAPES[request.shape]
     subscription = channel.subscribe(cursor, start=start, where=request.where)
     count = 0
     async with subscription as messages:
@@ -88,10 +87,21 @@ async def copy_subscribed(
                 return
 
 
-def place_of(text: str, flag: str) -> str | int | datetime | Tick | Position:
-    """A place as text: earliest, latest, a seq, seq.index, an ISO time with zone, tick:T. Raises: InvalidRequest."""
-    if text in {"earliest", "latest"}:
-        return text
+Place = int | datetime | Tick | Position
+
+
+def start_of(text: str) -> str | Place:
+    """Of ``--from``: earliest, latest, or a place. Raises: InvalidRequest."""
+    return text if text in {"earliest", "latest"} else _place_of(text, "--from", "earliest, latest")
+
+
+def end_of(text: str | None) -> str | Place | None:
+    """Of ``--to``, if given: tail, or a place. Raises: InvalidRequest."""
+    return text if text is None or text == "tail" else _place_of(text, "--to", "tail")
+
+
+def _place_of(text: str, flag: str, words: str) -> Place:
+    """A seq, seq.index, an ISO time with zone, tick:T."""
     place = _PLACE.match(text)
     if place is not None:
         seq, index = place.groups()
@@ -103,7 +113,7 @@ def place_of(text: str, flag: str) -> str | int | datetime | Tick | Position:
         return datetime.fromisoformat(text)
     except ValueError:
         raise InvalidRequest(
-            f"{flag} {text!r}: use earliest, latest, a seq, seq.index, tick:T, or a time with zone as "
+            f"{flag} {text!r}: use {words}, a seq, seq.index, tick:T, or a time with zone as "
             "2026-01-31T12:00:00Z"
         ) from None
 

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.streaming.client.kit import serving
 
 from woodpecker.app_streaming import service_addresses
-from woodpecker.cli.consuming import place_of
+from woodpecker.cli.consuming import end_of, start_of
 from woodpecker.cli.feed import Feed
 from woodpecker.cli.produce import Form
 from woodpecker.cli.producing import Request, in_transaction
@@ -107,8 +107,6 @@ def test_where_no_service_ever_ran_that_is_told(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("earliest", "earliest"),
-        ("latest", "latest"),
         ("12", 12),
         ("12.3", Position(12, 3)),
         ("tick:17", Tick(17)),
@@ -116,14 +114,28 @@ def test_where_no_service_ever_ran_that_is_told(tmp_path) -> None:
     ],
 )
 def test_places(text, place) -> None:
-    found = place_of(text, "--from")
-    assert (type(found), found) == (type(place), place)
+    for found in (start_of(text), end_of(text)):
+        assert (type(found), found) == (type(place), place)
 
 
-@pytest.mark.parametrize("text", ["", "-5", "tail", "12.", "tick:x", "yesterday"])
+def test_places_with_a_name() -> None:
+    assert [start_of(text) for text in ("earliest", "latest")] == ["earliest", "latest"]
+    assert [end_of(text) for text in ("tail", None)] == ["tail", None]
+
+
+@pytest.mark.parametrize("text", ["", "-5", "12.", "tick:x", "yesterday"])
 def test_what_is_no_place(text) -> None:
-    with pytest.raises(InvalidRequest, match="--from"):
-        place_of(text, "--from")
+    with pytest.raises(InvalidRequest, match=r"--from.*use earliest, latest, a seq"):
+        start_of(text)
+    with pytest.raises(InvalidRequest, match=r"--to.*use tail, a seq"):
+        end_of(text)
+
+
+def test_a_name_of_the_other_end_is_none() -> None:
+    with pytest.raises(InvalidRequest, match="--from 'tail'"):
+        start_of("tail")
+    with pytest.raises(InvalidRequest, match="--to 'latest': use tail, a seq"):
+        end_of("latest")
 
 
 @pytest.mark.parametrize(
