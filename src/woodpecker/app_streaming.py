@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from woodpecker.streaming.transport.grpc_server import GrpcServer
 
 HOW_TO_GET_GRPC = (
-    "the streaming service is reached over gRPC, an extra: pip install 'woodpecker-wal[grpc]'"
+    "the streaming service is reached over gRPC, an extra: pip install 'woodpecker-wal[grpc]', "
+    "in a clone pip install '.[grpc]'"
 )
 SCHEME = "grpc://"
 ANY_HOST = ("0.0.0.0", "::")  # noqa: S104  compared with, not listened on
