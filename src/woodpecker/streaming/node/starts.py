@@ -66,9 +66,11 @@ async def begin_of(place: Serving, channel: Vchannel, start: Start) -> Begin:
             if start.form in _BY_SEARCH and place.earliest > earliest:  # trimmed meanwhile
                 return await begin_of(place, channel, start)
             raise
-        if start.form not in _BY_SEARCH and low < place.earliest != position.seq:
+        earliest = max(earliest, place.earliest)
+        is_cut = max(low, channel.seq) < place.earliest and position.seq != earliest
+        if is_cut and start.form not in _BY_SEARCH:
             # trimmed meanwhile, or from under a transaction delivered there: never passed over in silence **P**
-            raise Refused(out_of_range(channel, position.seq, place.earliest))
+            raise Refused(out_of_range(channel, position.seq, earliest))
     position = replace(position, low=low, term=place.term)
     return Begin(position=position, read_from=read_from(position, earliest=place.earliest))
 

@@ -466,3 +466,24 @@ async def test_others_have_their_turn_while_a_large_checkpoint_is_made(
         assert await in_steps(cluster.runtime, decoding(encode_checkpoint(fold))) == fold
         assert turns > 30
         task.cancel()
+
+
+@on_virtual_time
+async def test_a_channel_that_began_above_the_trim_lost_nothing_to_it() -> None:
+    async with one_node() as (cluster, member):
+        producing = await produce(cluster, member)
+        await producing.put(b"a", txn_number=0, begin=True)
+        kept = await producing.put(b"between")
+        await cluster.create(member, 8)
+        mine = await producing.put(b"mine", vcid=8)
+        await member.life.log.trim(kept.seq)
+        member.life.earliest = kept.seq
+        consuming = await Consuming(cluster, member).open()
+        await consuming.subscribe(1, vcid=8, start=Start(form=StartForm.SEQ, value=mine.seq))
+        assert await consuming.until(1) == [b"mine"]
+        refused = await consuming.subscribe(2, vcid=8, start=Start(form=StartForm.SEQ, value=0))
+        assert is_class(refused, Class.OUT_OF_RANGE)
+        begin = Start(form=StartForm.SEQ, value=refused.refusal.earliest)
+        await consuming.subscribe(3, vcid=8, start=begin)
+        assert await consuming.until(1, consumer=3) == [b"mine"]
+        await consuming.close()
