@@ -23,6 +23,15 @@ def test_the_same_seed_is_the_same_run() -> None:
     assert traced(2) == traced(2)
 
 
-def test_a_planted_bug_is_found() -> None:
-    with planted("stream_signals_what_is_in_flight"):
-        assert not run_seed(0, kind="stream").is_good
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        "stream_acks_when_sequenced",
+        "stream_client_takes_cut_for_unwritten",
+        "stream_cursors_hold_done",
+        "stream_writes_into_what_is_deleted",
+    ],
+)
+def test_a_planted_bug_is_found(mutant: str) -> None:
+    with planted(mutant):
+        assert any(not run_seed(seed, kind="stream").is_good for seed in range(12))
