@@ -319,13 +319,15 @@ class Process:
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
         """A step of the start, repeated while the store is away: this process may come back before it does."""
-        attempt = 0
+        attempt, said = 0, ""
         while True:
             try:
                 return await step()
             except (Unavailable, OutcomeUnknown) as error:
                 attempt += 1
-                _log.warning("%s waits for its store: %s", self._name, error)
+                if str(error) != said:
+                    said = str(error)
+                    _log.warning("%s waits for its store, and tries again: %s", self._name, said)
                 await self._runtime.sleep_ms(delay_ms(attempt, self._runtime.random()))
 
 

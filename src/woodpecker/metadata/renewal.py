@@ -66,9 +66,11 @@ class Renewal:
 
     async def _run(self) -> None:
         pause_ms = self._ttl_ms / RENEWALS_PER_TTL
+        why = "another process has it"
         while True:
             await self._runtime.sleep_ms(pause_ms)
             if self.lost:
+                why = f"it was not renewed within {self._ttl_ms / 1000:g} s (a pause of this process?)"
                 break
             try:
                 self._until_ms = await self._renew() + self._ttl_ms
@@ -79,4 +81,4 @@ class Renewal:
             except WoodpeckerError as error:
                 _log.warning("lease %s not renewed, trying again: %s", self._name, error)
                 pause_ms = self._ttl_ms / RETRIES_PER_TTL
-        _log.warning("lease %s is lost", self._name)
+        _log.warning("lease %s is lost: %s; what needs it waits until it is free", self._name, why)
