@@ -2,7 +2,8 @@
 
 A cursor that is created, or moved back, is written first; then the manifest tells whether retention
 meant to trim above it. Retention publishes its intention first, then reads the cursors. So one of the
-two always sees the other.
+two always sees the other. Who goes back also looks before he writes: nobody should build upon a place
+that will be taken back.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Cursor:
         Cancellation: the position may still be set.
         """
         await self._check_position(position)
-        before = self._cursor
+        before, may_go_back = self._cursor, False
 
         def decide(found: records.Cursor | None) -> records.Cursor:
             nonlocal before
@@ -85,10 +86,17 @@ class Cursor:
                     f"cursor {self.name!r} of log {self._log!r} was committed with other data meanwhile; "
                     "refresh it"
                 )
+            if position < before.position and not may_go_back:
+                raise _GoesBackError
             kept = before.data if data is None else data
             return replace(before, position=position, data=kept)
 
-        written = await self._cursors.change(self._log_id, self.name, decide)
+        try:
+            written = await self._cursors.change(self._log_id, self.name, decide)
+        except _GoesBackError:
+            await _check_kept(self._env, self._log, self._log_id, self.name, position)
+            may_go_back = True
+            written = await self._cursors.change(self._log_id, self.name, decide)
         if position < before.position:
             await self._check_kept(written, before)
         assert written.cursor is not None
@@ -142,11 +150,20 @@ class Cursor:
             )
 
     async def _check_kept(self, written: StoredCursor, before: records.Cursor) -> None:
+        assert written.cursor is not None
+        position = written.cursor.position
         try:
-            await _check_kept(self._env, self._log, self._log_id, written)
-        except (OutOfRange, NotFound):
+            await _check_kept(self._env, self._log, self._log_id, self.name, position)
+        except OutOfRange as error:
+            await self._cursors.restore(self._log_id, written, before, earliest=error.earliest or 0)
+            raise
+        except NotFound:
             await self._cursors.restore(self._log_id, written, before)
             raise
+
+
+class _GoesBackError(Exception):
+    """The commit is below the position on record."""
 
 
 def cursors_of(env: Environment) -> Cursors:
@@ -176,7 +193,7 @@ async def open_cursor(
         if not stored.is_written:
             break  # somebody else was faster and sees to the rest
         try:
-            await _check_kept(env, log, log_id, stored)
+            await _check_kept(env, log, log_id, name, fresh.position)
         except NotFound:
             await cursors.restore(log_id, stored, None)
             raise
@@ -222,15 +239,14 @@ async def _start_position(env: Environment, log: str, log_id: str, start: int | 
     return start
 
 
-async def _check_kept(env: Environment, log: str, log_id: str, written: StoredCursor) -> None:
-    """After the write: would retention have seen this cursor? Raises: OutOfRange, NotFound."""
-    assert written.cursor is not None
+async def _check_kept(env: Environment, log: str, log_id: str, name: str, position: int) -> None:
+    """After a write: would retention have seen the cursor there? Raises: OutOfRange, NotFound."""
     manifest = await env.catalog.read(log, log_id=log_id)
     earliest = _earliest(manifest)
-    if written.cursor.position < earliest:
+    if position < earliest:
         raise OutOfRange(
-            f"log {log!r}: seq {written.cursor.position} is trimmed, or about to be: the earliest "
-            f"place for cursor {written.name!r} is {earliest}",
+            f"log {log!r}: seq {position} is trimmed, or about to be: the earliest "
+            f"place for cursor {name!r} is {earliest}",
             earliest=earliest,
         )
 

@@ -89,14 +89,24 @@ class Cursors:
                 await self._runtime.sleep_ms(delay_ms(attempt, self._runtime.random()))
         return seen
 
-    async def restore(self, log_id: str, written: StoredCursor, before: Cursor | None) -> None:
-        """Take a write back, unless somebody else has written since."""
+    async def restore(
+        self, log_id: str, written: StoredCursor, before: Cursor | None, *, earliest: int = 0
+    ) -> None:
+        """Take a write back, unless somebody else has written since.
+
+        Who wrote since below ``earliest``, the first seq that is kept, has built upon what is taken back,
+        and is refused as well: then ``before`` is put in place all the same.
+        """
         nonce = written.cursor.nonce if written.cursor else None
 
         def decide(found: Cursor | None) -> Cursor | None:
-            if found is None or found.nonce != nonce:
+            if found is None or before is None:
                 return None
-            return before if before is not None else replace(found, deleted=True)
+            is_refused = (
+                found.position < earliest <= before.position
+                and found.generation == before.generation
+            )
+            return before if found.nonce == nonce or is_refused else None
 
         if before is None:
             await self.delete(log_id, written.name, nonce=nonce)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -218,3 +219,54 @@ async def test_a_cursor_of_a_deleted_log_leaves_nothing() -> None:
     assert again.log_id != log.log_id
     assert await again.cursors() == []
     assert not [key for key in world.records.by_key if key.startswith(keys.CURSORS)]
+
+
+async def test_who_slept_and_goes_back_below_what_is_kept_writes_nothing() -> None:
+    world, log = await made()
+    awake, asleep = await log.cursor("billing"), await log.cursor("billing")
+    await awake.commit(12)
+    await trim(log._env, NAME, log.log_id, before=12, hold=True)
+    writes = world.records.writes
+    with pytest.raises(OutOfRange):
+        await asleep.commit(4)
+    assert world.records.writes == writes
+    await asleep.refresh()
+    assert asleep.position == 12
+
+
+class Gated(MemoryMetadata):
+    """Each write of a cursor waits until it is let through."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.runtime, world.records)
+        self.allowed = asyncio.Semaphore(0)
+
+    async def put(self, key: str, value: bytes, *, expect: str | None) -> str:
+        if key.startswith(keys.CURSORS):
+            await self.allowed.acquire()
+        return await super().put(key, value, expect=expect)
+
+
+async def test_two_that_go_back_beside_a_trim_leave_the_cursor_where_it_was() -> None:
+    """One takes back what the other has built upon."""
+    world, log = await made()
+    await (await log.cursor("billing")).commit(12)
+    stores, commits = [Gated(world), Gated(world)], []
+    for store, position in zip(stores, (6, 5), strict=True):
+        env = world.env()
+        env.catalog.store = store
+        cursor = await Log(env, NAME, log.log_id).cursor("billing")
+        commits.append(asyncio.ensure_future(cursor.commit(position)))
+    await asyncio.sleep(0.01)  # both may go back, so far
+    await trim(log._env, NAME, log.log_id, before=12)
+    stores[0].allowed.release()
+    await asyncio.sleep(0.01)  # 6 is written, and wants to be taken back
+    for _ in range(3):
+        stores[1].allowed.release()  # 5 is written over it, and taken back
+    with pytest.raises(OutOfRange):
+        await commits[1]
+    for _ in range(3):
+        stores[0].allowed.release()
+    with pytest.raises(OutOfRange):
+        await commits[0]
+    assert (await log.cursor("billing")).position == 12

@@ -11,6 +11,7 @@ from woodpecker.errors import Overloaded, WoodpeckerError
 from woodpecker.testing.faults.payloads import Made
 from woodpecker.testing.faults.writer import held
 from woodpecker.testing.history import Item
+from woodpecker.testing.recorder import outcome_of
 from woodpecker.testing.sim.stage import Batch, Role, as_is
 
 PRODUCER = "p"
@@ -118,8 +119,9 @@ class WriterRole(Role):
                 await self._ready(writer)
             return
         self._given[seq] = made.item
-        if await self.told(number, lambda: future, as_is) is not None:
-            self._given.pop(seq)
+        await self.told(number, lambda: future, as_is)
+        if not _is_open(future) and self._given.get(seq) is made.item:
+            del self._given[seq]  # what was not written has no seq: it goes to another entry
 
     async def _ready(self, writer: LogWriter) -> None:
         try:
@@ -214,3 +216,11 @@ class WriterRole(Role):
                 made = [self.make() for _ in range(self.rng.choice((1, 3)))]
                 pending[self._producer] = Batch(batch.sequence + 1, made)
             await self.pause(self.plan.pace_ms)
+
+
+def _is_open(future: asyncio.Future[int]) -> bool:
+    """Whether nobody knows what became of the entry."""
+    if not future.done() or future.cancelled():
+        return True
+    error = future.exception()
+    return isinstance(error, WoodpeckerError) and outcome_of(error) == "unknown"
