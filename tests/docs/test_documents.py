@@ -43,6 +43,14 @@ def test_python_in_documents_parses(document: Path) -> None:
             compile(source, str(document), "exec")
 
 
+def test_the_files_that_the_architecture_names_are_there() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    sources = ROOT / "src" / "woodpecker"
+    named = sorted(set(re.findall(r"`([\w/]+\.py)`", text)))
+    assert len(named) > 50
+    assert [name for name in named if not any(sources.rglob(name))] == []
+
+
 def test_the_readmes_first_commands_are_targets_that_ci_runs() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     language, first = FENCE.findall(readme)[0]
