@@ -487,3 +487,29 @@ async def test_a_channel_that_began_above_the_trim_lost_nothing_to_it() -> None:
         await consuming.subscribe(3, vcid=8, start=begin)
         assert await consuming.until(1, consumer=3) == [b"mine"]
         await consuming.close()
+
+
+@on_virtual_time
+async def test_retention_cuts_no_transaction_that_is_kept() -> None:
+    async with one_node(checkpoint_age_ms=5000) as (cluster, member):
+        await cluster.create(member, 8, retention_age_s=100)
+        await member.endpoint.call(
+            requests.AppendControl(pchannel=P, term=1, kind="vc-delete", vcid=7)
+        )
+        producing = await produce(cluster, member)
+        await producing.put(b"old", vcid=8)
+        begun = await producing.put(b"a", vcid=8, txn_number=0, begin=True, keep_alive_ms=60_000)
+        for payload in (b"b", b"c"):
+            await asyncio.sleep(50)
+            await producing.put(payload, vcid=8, txn_number=0)
+        await producing.put(b"d", vcid=8, txn_number=0, commit=True)
+        for payload in (b"e", b"f"):  # checkpoints that know of no open transaction
+            await asyncio.sleep(10)
+            await producing.put(payload, vcid=8)
+        while member.life.earliest < begun.seq:
+            await asyncio.sleep(1)
+        assert member.life.earliest == begun.seq, "its commit is not old yet"
+        consuming = await Consuming(cluster, member).open()
+        await consuming.subscribe(1, vcid=8)
+        assert await consuming.until(6) == [b"a", b"b", b"c", b"d", b"e", b"f"]
+        await consuming.close()
