@@ -133,13 +133,26 @@ async def sweep_checkpoints(log: Log, record: CheckpointsRecord) -> None:
     await log.objects.delete(*(name for name in found if name < bound and name not in named))
 
 
+async def _unreadable(records: StreamRecords, log: Log) -> str:
+    """The object of the newest checkpoint, if it cannot be read: as the older one it would be of no use. **P**"""
+    record = (await records.load(CHECKPOINTS.key(log.log_id))).record
+    if record is None or not record.checkpoints:
+        return ""
+    try:
+        await _read(log, record.checkpoints[0])
+    except (Corrupt, NotFound):
+        return record.checkpoints[0].object
+    return ""
+
+
 async def write_checkpoint(
-    records: StreamRecords, log: Log, runtime: Runtime, fold: Fold, name: str
+    records: StreamRecords, log: Log, runtime: Runtime, fold: Fold, name: str, *, is_first: bool
 ) -> CheckpointsRecord:
     """Make ``fold``, which nobody else changes, the newest checkpoint.
 
     Args:
         name: of an object that never was there.
+        is_first: of this life: what the one before left as its newest is read again.
 
     Raises: Unavailable, OutcomeUnknown: try again later. Corrupt: it could not be read back.
     """
@@ -154,6 +167,7 @@ async def write_checkpoint(
     )
     await log.objects.put(name, data)
     await _read(log, ref)
+    bad = await _unreadable(records, log) if is_first else ""
     dropped: tuple[CheckpointRef, ...] = ()
 
     def decide(found: CheckpointsRecord | None) -> CheckpointsRecord:
@@ -166,6 +180,7 @@ async def write_checkpoint(
             dropped = (ref,)  # a newer owner's is there
             assert found is not None
             return found
+        kept = tuple(sorted(kept, key=lambda other: other.object == bad))  # a bad one goes first
         dropped = kept[KEPT - 1 :]
         return CheckpointsRecord(checkpoints=(ref, *kept[: KEPT - 1]))
 

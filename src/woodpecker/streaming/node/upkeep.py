@@ -71,7 +71,9 @@ class Upkeep:
             return None
         await life.settled()
         name = name_of(fold.next_seq, life.runtime.token())
-        record = await write_checkpoint(life.tools.records, life.log, life.runtime, fold, name)
+        record = await write_checkpoint(
+            life.tools.records, life.log, life.runtime, fold, name, is_first=not self._saved_seq
+        )
         self._saved_seq, self._saved_bytes = fold.next_seq, written
         life.counts.add(Counter.STREAM_CHECKPOINTS)
         return record
