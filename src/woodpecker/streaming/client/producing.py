@@ -235,7 +235,8 @@ class ProduceLane:
 
     def _may_attach(self, session: Session, now_ms: float, pauses: list[float]) -> bool:
         is_waiting = session.ended_by is None and session.standing is Standing.AWAY
-        if not (is_waiting and session.flight.is_quiet):
+        # an ephemeral's refusal bears no sequence either: it would be taken for one of the session **P**
+        if not (is_waiting and session.flight.is_quiet and not session.flight.ephemerals):
             return False
         left_ms = session.attach_at_ms - now_ms
         if left_ms > 0:

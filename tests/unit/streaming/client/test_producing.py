@@ -632,3 +632,25 @@ async def test_ephemeral_messages_are_accepted_and_not_written() -> None:
         await producer.send(b"kept")
         await producer.close()
         assert service.payloads == [b"kept"]
+
+
+def _attaches(service: Service) -> list[Attach]:
+    return [frame for frame in service.seen if isinstance(frame, Attach)]
+
+
+@on_virtual_time
+async def test_no_session_is_taken_while_an_ephemeral_is_unanswered() -> None:
+    """Its refusal would be taken for one of the session: a second one, and the node and we go by different ids."""
+    async with serving() as (service, client):
+        producer = await _opened(client)
+        session, before = producer.session, len(_attaches(service))
+        ephemeral = session.draft([Message(b"x")], 1)
+        ephemeral.ephemeral = True
+        session.flight.ephemerals.append(ephemeral)
+        assert session.on_forgotten("as a test wants it") is None
+        await asyncio.sleep(1)
+        assert len(_attaches(service)) == before
+        session.flight.ephemerals.clear()
+        await producer.send(b"y")
+        assert len(_attaches(service)) == before + 1
+        await producer.close()
