@@ -244,16 +244,23 @@ def _check_ports(directory: Path, layout: Layout) -> None:
 
 @contextlib.contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """One cluster command per directory. Raises: Unavailable."""
+    """One cluster command per directory. Raises: Unavailable, InvalidRequest: it cannot be made."""
     import fcntl
 
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(
+            f"--dir {directory} cannot be made: {error.strerror}; name another directory"
+        ) from None
     lock = os.open(directory, os.O_RDONLY)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Unavailable(f"a development cluster runs in {directory} already") from None
+            raise Unavailable(
+                f"a development cluster runs in {directory} already: end it, or name another --dir"
+            ) from None
         yield
     finally:
         os.close(lock)

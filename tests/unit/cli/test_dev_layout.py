@@ -114,3 +114,10 @@ def test_what_is_not_installed_is_told(place: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InvalidRequest, match=r"woodpecker-wal\[etcd\]"):
         lay_out(place, Wanted(etcd=True))
     assert not (place / "cluster.json").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InvalidRequest, match="file cannot be made"), dev_layout.held(file):
+        pass
