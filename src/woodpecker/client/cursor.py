@@ -73,7 +73,7 @@ class Cursor:
             Fenced: somebody attached to the cursor after this handle was opened.
             OutOfRange(earliest=): moved back to what is trimmed, or about to be; nothing has changed.
             OutcomeUnknown, Unavailable: it may be called again.
-        Cancellation: the position may still be set.
+        Cancellation: the position may still be set, also back to a place that was trimmed meanwhile.
         """
         await self._check_position(position)
         before, may_go_back = self._cursor, False

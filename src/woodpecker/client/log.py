@@ -116,6 +116,8 @@ class Log:
         """Open the durable cursor ``name``; it is created at ``start`` if it is not there.
 
         ``create`` False: NotFound is raised instead.
+        Cancellation: the cursor may be there, and until somebody commits it, it may stand at a place that
+        was trimmed meanwhile: reads from there raise OutOfRange(earliest=).
         """
         if not create:
             return await find_cursor(self._env, self.name, self.log_id, name)

