@@ -59,13 +59,13 @@ STREAM_ACTIONS = (  # the same, of a streaming service
     "read point",
     "operator: move",
     "operator: drain",
-    "send failed: fenced, unknown",
+    "send failed: fenced, not written",
+    "send failed: outcome_unknown, unknown",
     "broadcast done",
     "broadcast repeated",
     "channel deleted",
     "ephemeral shown",
     "log trimmed",
-    "consumer overtaken by a trim",
     "subscriber ended: fenced",
 )
 
