@@ -18,9 +18,6 @@ class TableLimits:
     sessions: int = 65_536
     session_forget_us: int = 24 * 3_600_000_000  # without a batch: forgotten
     session_young_us: int = 15 * 60_000_000  # younger ones make no room for others
-    grant_age_us: int = (
-        10 * 60_000_000
-    )  # sequence 0 of an older anonymous id is EXPIRED; below young
 
 
 # ------------------------------------------------------------------------------ kinds of batches
