@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +18,7 @@ T = TypeVar("T")
 Reply = TypeVar("Reply")
 
 ASK_TIMEOUT_S = 30.0
+QUIET_MS = 1_500.0  # a wait that is shorter is not worth a word
 
 
 def with_streaming(session: Session, work: Callable[[StreamingClient], Awaitable[T]]) -> T:
@@ -34,7 +36,7 @@ def with_streaming(session: Session, work: Callable[[StreamingClient], Awaitable
             tls_cert=access.tls_cert,
             tls_key=access.tls_key,
         ) as client:
-            return await work(client)
+            return await _telling(work(client), lambda: client.trouble)
 
     return run(main())
 
@@ -60,11 +62,32 @@ async def work_with_desk(
     try:
         desk = Desk(dialer, addresses, runtime)
         try:
-            return await work(desk)
+            return await _telling(work(desk), lambda: desk.trouble)
         finally:
             await desk.close()
     finally:
         await dialer.close()
+
+
+async def _telling(work: Awaitable[T], trouble: Callable[[], str]) -> T:
+    """Do ``work``; what keeps it waiting is told on stderr, once until it is something else."""
+    from woodpecker.runtime.runtime import SystemRuntime
+
+    runtime = SystemRuntime()
+
+    async def tell() -> None:
+        said = ""
+        while True:
+            await runtime.sleep_ms(QUIET_MS)
+            if (now := trouble()) and now != said:
+                said = now
+                print(f"woodpecker: still trying: {now}", file=sys.stderr)
+
+    telling = runtime.spawn(tell(), "tell what keeps the command waiting")
+    try:
+        return await work
+    finally:
+        telling.cancel()
 
 
 class Desk:
@@ -84,6 +107,11 @@ class Desk:
             name="command",
         )
         self._env.routing.start()
+
+    @property
+    def trouble(self) -> str:
+        """As ``StreamingClient.trouble``."""
+        return self._env.routing.trouble
 
     async def close(self) -> None:
         """Stop following the map."""

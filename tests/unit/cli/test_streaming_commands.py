@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -86,6 +87,22 @@ def test_an_address_that_is_none_is_refused_at_once(tmp_path, address, args) -> 
     done = woodpecker(*args, WOODPECKER_STREAMING_ADDRESS=address, HOME=str(tmp_path))
     assert done.returncode == 3
     assert b"use HOST:PORT" in done.stderr
+
+
+def test_who_waits_for_nobody_learns_soon_why(tmp_path) -> None:
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "woodpecker", "channel", "list"],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env={"HOME": str(tmp_path), "WOODPECKER_STREAMING_ADDRESS": "127.0.0.1:1"},
+    )  # fmt: skip
+    assert waiting.stderr is not None
+    watchdog = threading.Timer(15, waiting.kill)
+    watchdog.start()
+    line = waiting.stderr.readline().decode()
+    watchdog.cancel()
+    waiting.terminate()
+    waiting.communicate()
+    assert "still trying" in line and "127.0.0.1:1" in line and "refused" in line
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,15 @@ from woodpecker.errors import Closed, OutcomeUnknown, Unavailable, WoodpeckerErr
 from woodpecker.streaming.client.environment import Environment
 from woodpecker.streaming.client.failures import HANDLED, as_error
 from woodpecker.streaming.client.routing import Route, pause_ms
+from woodpecker.streaming.core.assignment_map import EMPTY_MAP
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.requests import Request
+
+# For who has reached nobody of the service yet.
+ADVICE = (
+    "; does `woodpecker up` or a coordinator run at that address? One with TLS needs WOODPECKER_TLS_CA "
+    "(tls_ca=), one without TLS takes none"
+)
 
 Reply = TypeVar("Reply")
 
@@ -55,9 +62,11 @@ async def ask_coordinator(
                 met = error.refusal
                 if met.kind not in HANDLED:
                     raise
+                routing.trouble = met.message
                 if met.address:
                     break
             else:
+                routing.trouble = ""
                 routing.lead(address)
                 return reply
         routing.lead(met.address)
@@ -112,6 +121,9 @@ class _Question(Generic[Reply]):
         because = "nobody answered" if met is None else met.message
         seconds = self._env.timeout_ms / 1000
         text = f"{self._what}: not done within {seconds:g} s: {because}"
+        is_away = met is None or met.kind is Class.UNAVAILABLE
+        if is_away and self._env.routing.map is EMPTY_MAP:
+            text += ADVICE
         if self._changes and (self._is_unknown or self._is_out):
             return OutcomeUnknown(text)
         return Unavailable(text)

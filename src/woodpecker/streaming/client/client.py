@@ -101,6 +101,11 @@ class StreamingClient:
     ) -> None:
         await self.close()
 
+    @property
+    def trouble(self) -> str:
+        """What keeps a call from its answer, in words, while it is tried again; "": nothing now."""
+        return self._env.routing.trouble
+
     # --- channels ---
 
     async def create_channel(

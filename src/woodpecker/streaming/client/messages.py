@@ -157,6 +157,8 @@ def as_type(type_: object) -> str | None:
 
 def as_where(where: Where) -> Where:
     """A filter with texts and mappings as they stand in messages. Raises: InvalidRequest."""
+    if not isinstance(where, Where):
+        raise InvalidRequest(f"where={brief(where)}: a Where(type=, key=, properties=)")
     return Where(
         type=where.type if where.type == "" else as_type(where.type),
         key=None if where.key is None else as_bytes(where.key, "a key"),

@@ -45,6 +45,7 @@ class Routing:
     Attributes:
         map: the newest one known.
         is_closed: the client is; nothing is asked any more.
+        trouble: what keeps whoever asks the coordinator from an answer; "": nothing now.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Routing:
     ) -> None:
         self.map: AssignmentMap = EMPTY_MAP
         self.is_closed = False
+        self.trouble = ""
         self._runtime = runtime
         self._dialer = dialer
         self._given = tuple(addresses)

@@ -200,7 +200,10 @@ class BroadcastDesk:
             if record is None or record.state is not Life.ACTIVE
         ]
         if missing:
-            raise _refused(Class.NOT_FOUND, f"there is no channel {', '.join(missing)}")
+            text = (
+                f"there is no channel {', '.join(missing)}; `woodpecker channel create` makes one"
+            )
+            raise _refused(Class.NOT_FOUND, text)
         return tuple((record.name, record.vcid) for record in found if record is not None)
 
     async def _channel(self, name: str) -> VchannelRecord | None:

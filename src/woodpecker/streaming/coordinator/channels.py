@@ -178,7 +178,8 @@ class ChannelDesk:
             await self._finish(request.name, seen)
             seen = await self._records.load(key)
         if seen.record is None:
-            raise _refused(Class.NOT_FOUND, f"there is no channel {request.name!r}")
+            text = f"there is no channel {request.name!r}; `woodpecker channel list` shows those there are"
+            raise _refused(Class.NOT_FOUND, text)
         if request.request and seen.record.deletion == request.request:
             await self._finish(request.name, seen)  # a repeat; what there is now is another one
             return Done()

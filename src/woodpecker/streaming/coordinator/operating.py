@@ -71,7 +71,8 @@ class Operations:
             what = f"node {request.node} is none that" if request.node else "no other node"
             raise _refused(
                 Class.INVALID,
-                f"{what} may be given pchannel {request.pchannel}: see the nodes' states",
+                f"{what} may be given pchannel {request.pchannel}: `woodpecker cluster status` shows the "
+                "nodes' states",
             )
         self._assigner.wish(request.pchannel, life.node)
         return Done()

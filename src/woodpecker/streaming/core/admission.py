@@ -187,7 +187,8 @@ def _gap(asked: Asked, expected: int) -> Refusal:
 def gone(vcid: int) -> Refusal:
     """The refusal of what names a channel that is not there (any more)."""
     return Refusal(
-        kind=Class.GONE, message=f"channel {vcid} is not in this log any more; find it by name"
+        kind=Class.GONE,
+        message=f"channel {vcid} was deleted, and its name with it; create_channel() makes a new one",
     )
 
 

@@ -53,7 +53,8 @@ async def begin_of(place: Serving, channel: Vchannel, start: Start) -> Begin:
         await place.prove()  # a stale owner must not say so
         acked = place.line.acked
         if position.seq > acked:
-            text = f"seq {position.seq} is beyond the tail of channel {channel.name!r} ({acked})"
+            text = f"seq {position.seq} is beyond the tail of channel {channel.name!r} ({acked}); "
+            text += "begin at it or before, or at 'latest'"
             raise Refused(Refusal(kind=Class.OUT_OF_RANGE, message=text))
     if position.seq == acked:
         low = place.line.low

@@ -23,11 +23,15 @@ from woodpecker.streaming.transport.grpc_access import (
 )
 from woodpecker.streaming.transport.grpc_frames import STREAMS, UNARY, StreamMethod
 from woodpecker.streaming.transport.grpc_settings import DEFAULTS, GrpcSettings
-from woodpecker.streaming.transport.grpc_status import refusal_of
+from woodpecker.streaming.transport.grpc_status import cause_of, refusal_of
 from woodpecker.streaming.transport.pipe import Pipe
 from woodpecker.streaming.transport.services import StreamKind, ended
 
 CAPACITY = 2  # frames that wait beside gRPC's own buffers
+NO_METHOD = (
+    "/woodpecker.streaming/None"  # nobody serves it: no harm is done if such a call gets through
+)
+PROBE_TIMEOUT_S = 1.0
 
 Reply = TypeVar("Reply")
 
@@ -115,14 +119,14 @@ class GrpcEndpoint:
         what = f"{type(request).__name__} to {self.address}"
         channel = self._dialer.channel(self.address)
         start_ms = self._dialer.runtime.monotonic_ms()
-        await self._connect(channel, what, timeout_ms)
-        left_ms = timeout_ms - (self._dialer.runtime.monotonic_ms() - start_ms)
         unary: Any = channel.unary_unary(
             method.path,
             request_serializer=method.request_message.SerializeToString,
             response_deserializer=method.reply_message.FromString,
         )
         try:
+            await self._connect(channel, what, timeout_ms)
+            left_ms = timeout_ms - (self._dialer.runtime.monotonic_ms() - start_ms)
             reply = await unary(
                 method.encode_request(request),
                 metadata=self._dialer.metadata,
@@ -139,22 +143,36 @@ class GrpcEndpoint:
 
     async def _connect(self, channel: grpc.aio.Channel, what: str, timeout_ms: int) -> None:
         """Until the channel stands, so that what surely was not sent is known to be so."""
+        cause = "it is not answered"
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
                     state = channel.get_state(try_to_connect=True)
                     if state is grpc.ChannelConnectivity.READY:
                         return
-                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                    if state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        await channel.wait_for_state_change(state)
+                    elif found := await _why_not(channel):
+                        cause = found
                         break
-                    await channel.wait_for_state_change(state)
         except (TimeoutError, grpc.aio.UsageError):
             pass  # UsageError: the channel was closed meanwhile
-        text = f"{what}: no connection; nothing was sent"
+        text = f"{what}: no connection: {cause}; nothing was sent"
         raise Refused(Refusal(kind=Class.UNAVAILABLE, message=text))
 
     def _open(self, kind: StreamKind) -> GrpcStream:
         return GrpcStream(self._dialer, STREAMS[kind], self.address, f"{kind} to {self.address}")
+
+
+async def _why_not(channel: grpc.aio.Channel) -> str:
+    """Why a channel does not stand, which gRPC tells only who calls; "": it stands by now."""
+    probe: Any = channel.unary_unary(NO_METHOD)
+    try:
+        await probe(b"", timeout=PROBE_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return cause_of(error)
+    return ""
 
 
 class GrpcStream:

@@ -67,9 +67,9 @@ class GrpcServer:
                 if credentials is None
                 else self._server.add_secure_port(address, credentials)
             )
-        except RuntimeError as error:
-            text = f"cannot listen on {address}: is it in use, or of another machine? ({error})"
-            raise InvalidRequest(text) from error
+        except RuntimeError as error:  # gRPC tells no more than where its log would be
+            text = f"cannot listen on {address}: it is in use, or of another machine; give another port "
+            raise InvalidRequest(text + "(--port or --listen), or end what runs there") from error
         return port
 
     async def start(self, services: Services) -> None:
@@ -260,7 +260,10 @@ def _denying(handler: Any) -> Any:
     """The same kind of method, which refuses."""
 
     async def deny(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        text = "the token of this cluster is missing or wrong: give the shared secret"
+        text = (
+            "the token of this cluster is missing or wrong: give the shared secret with "
+            "WOODPECKER_SECRET_FILE (secret_file=, or --secret-file of what serves)"
+        )
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, text)
 
     make: Any = (

@@ -53,6 +53,12 @@ def status_of(refusal: Refusal) -> tuple[StatusCode, str, tuple[tuple[str, bytes
     return STATUS[refusal.kind], details, ((TRAILER, encode_refusal(refusal)),)
 
 
+def cause_of(error: AioRpcError) -> str:
+    """Why there is no connection, without what gRPC says around it."""
+    details = error.details() or error.code().name
+    return details.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
+
+
 def refusal_of(error: AioRpcError, what: str) -> Refusal:
     """What a failed call or stream means; ``what``: it, for people. UNKNOWN unless it is said otherwise."""
     for name, value in error.trailing_metadata() or ():

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from woodpecker.errors import InvalidRequest
+from woodpecker.errors import InvalidRequest, Unavailable
+from woodpecker.streaming.client.channel import Channel
 from woodpecker.streaming.client.client import StreamingClient
+from woodpecker.streaming.requests import Channel as ChannelInfo
 from woodpecker.streaming.transport.memory import MemoryNetwork
 from woodpecker.testing.virtual import VirtualRuntime, on_virtual_time
 
@@ -51,3 +53,19 @@ async def test_attributes(attributes: Any):
     async with a_client() as client:
         with pytest.raises(InvalidRequest, match="attributes"):
             await client.create_channel("orders", attributes=attributes)
+
+
+@pytest.mark.parametrize("where", ["x", None, {"type": "x"}])
+@on_virtual_time
+async def test_a_filter(where: Any):
+    channel = Channel(None, None, ChannelInfo(name="orders", vcid=1, pchannel="p0"))  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="where="):
+        channel.consume(where=where)
+
+
+@on_virtual_time
+async def test_an_address_where_nobody_is():
+    async with a_client() as client:
+        with pytest.raises(Unavailable, match=r"nowhere.*does `woodpecker up`.*WOODPECKER_TLS_CA"):
+            await client.list_channels()
+        assert "nowhere" in client.trouble

@@ -177,6 +177,7 @@ async def test_a_consumer_sees_only_its_channel() -> None:
         assert await consuming.until(5, 2) == [b"%d" % n for n in range(1, 10, 2)]
         refused = await consuming.subscribe(3, vcid=9)
         assert is_class(refused, Class.GONE)
+        assert "was deleted, and its name with it" in refused.refusal.message
         await consuming.close()
 
 
@@ -351,6 +352,7 @@ async def test_out_of_range_is_said_and_beyond_the_tail_only_by_the_owner() -> N
         consuming = await Consuming(cluster, member).open()
         refused = await consuming.subscribe(1, start=at(StartForm.SEQ, ack.seq + 10))
         assert is_class(refused, Class.OUT_OF_RANGE)
+        assert "'latest'" in refused.refusal.message, "what to do next"
         refused = await consuming.subscribe(2, start=at(StartForm.SEQ, 0))
         assert is_class(refused, Class.OUT_OF_RANGE)
         assert refused.refusal.earliest == 1, "where the channel begins"

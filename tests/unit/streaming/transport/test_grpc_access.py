@@ -97,8 +97,9 @@ async def test_with_a_ca_the_server_asks_for_certificates(files):
 
 async def test_an_address_in_use_is_told():
     async with served() as address:
-        with pytest.raises(InvalidRequest, match="cannot listen"):
+        with pytest.raises(InvalidRequest, match="--port or --listen") as caught:
             GrpcServer(address, SystemRuntime())
+    assert "GRPC_VERBOSITY" not in str(caught.value)
 
 
 async def test_a_server_that_never_served_gives_its_port_back():
@@ -129,3 +130,33 @@ async def test_reflection_tells_what_is_served():
         names, methods = await asyncio.to_thread(look)
     assert "woodpecker.streaming.v1.BroadcastService" in names
     assert {"Produce", "Consume", "GetReadPoint"} <= methods
+
+
+async def why(address, access=None) -> str:
+    """What a call is told that finds no connection."""
+    dialer = GrpcDialer(SystemRuntime(), access)
+    try:
+        with pytest.raises(Refused) as caught:
+            await dialer.endpoint(address).call(requests.AddPchannels(count=1), timeout_ms=5000)
+        assert caught.value.refusal.kind is Class.UNAVAILABLE
+        return str(caught.value)
+    finally:
+        await dialer.close()
+
+
+async def test_why_there_is_no_connection_is_told(files):
+    assert "refused" in await why("127.0.0.1:1")
+    assert "lookup failed for nosuch.invalid" in await why("nosuch.invalid:7300")
+    tls = Access(tls_cert=files.server_certificate_file, tls_key=files.server_key_file)
+    async with served(tls) as address:
+        assert "Socket closed" in await why(address)
+    async with served() as address:
+        assert "handshake failed" in await why(address, Access(tls_ca=files.ca_file))
+
+
+async def test_who_has_no_secret_is_told_how_to_give_it():
+    async with served(SECRET) as address:
+        dialer = GrpcDialer(SystemRuntime())
+        with pytest.raises(Refused, match="WOODPECKER_SECRET_FILE"):
+            await dialer.endpoint(address).call(requests.AddPchannels(count=1))
+        await dialer.close()
