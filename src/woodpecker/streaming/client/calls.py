@@ -118,7 +118,7 @@ class _Question(Generic[Reply]):
             raise self._late(met) from None
 
     def _late(self, met: Refusal | None) -> WoodpeckerError:
-        because = "nobody answered" if met is None else met.message
+        because = (self._env.routing.trouble or "nobody answered") if met is None else met.message
         seconds = self._env.timeout_ms / 1000
         text = f"{self._what}: not done within {seconds:g} s: {because}"
         is_away = met is None or met.kind is Class.UNAVAILABLE

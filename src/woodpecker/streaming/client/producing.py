@@ -97,8 +97,7 @@ class ProduceLane:
     @property
     def reason(self) -> str:
         """What keeps it from its owner."""
-        met = self._route.refusal
-        return "nobody owns it as far as is known" if met is None else met.message
+        return self._route.reason
 
     # --- producers come and go ---
 

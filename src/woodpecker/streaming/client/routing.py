@@ -45,7 +45,7 @@ class Routing:
     Attributes:
         map: the newest one known.
         is_closed: the client is; nothing is asked any more.
-        trouble: what keeps whoever asks the coordinator from an answer; "": nothing now.
+        trouble: what keeps one who asks, or looks for an owner, from an answer; "": nothing now.
     """
 
     def __init__(
@@ -196,14 +196,24 @@ class Route:
         try:
             while True:
                 owner = self._owner()
-                if owner is not None and not self._is_failed(owner):
-                    return owner
                 left_ms = self._again_at_ms - self._runtime.monotonic_ms()
-                if owner is not None and left_ms <= 0:
+                if owner is not None and (left_ms <= 0 or not self._is_failed(owner)):
+                    self._routing.trouble = ""
                     return owner
+                self._routing.trouble = self.reason
                 await self._bell.wait(left_ms if owner is not None else None)
         finally:
             self._routing.unwatch(number)
+
+    @property
+    def reason(self) -> str:
+        """What keeps one from the owner."""
+        if self.refusal is not None:
+            return self.refusal.message
+        return (
+            f"no streaming node serves pchannel {self._pchannel} as far as is known: see "
+            "`woodpecker cluster status`, or start one with `woodpecker node serve`"
+        )
 
     def is_stale(self, entry: MapEntry) -> bool:
         """Whether the map names a newer owner that serves: it wins over a stream that still lives."""

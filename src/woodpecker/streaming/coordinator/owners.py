@@ -11,8 +11,12 @@ from woodpecker.streaming.core.records import Assignment, PchannelRecord
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.requests import Request
 
-CALL_TIMEOUT_MS = 10_000
-PATIENCE_MS = 25_000
+PATIENCE_MS = 8_000  # below the 10 s after which whoever asks the coordinator would not hear why
+LEAST_CALL_MS = 1_000
+NOBODY = (
+    "no streaming node serves it: start one with `woodpecker node serve`, or see in `woodpecker cluster status` "
+    "what it waits for"
+)
 ASK_AGAIN = (Class.MOVED, Class.LATER, Class.UNKNOWN, Class.UNAVAILABLE)
 
 Reply = TypeVar("Reply")
@@ -40,13 +44,16 @@ class Owners:
         Cancellation: it may have been done.
         """
         until_ms = self._runtime.monotonic_ms() + patience_ms
-        attempt, reason = 0, "it has no owner"
+        attempt = 0
         while True:
-            record = self._record(pchannel)
+            record, reason = self._record(pchannel), NOBODY
+            left_ms = until_ms - self._runtime.monotonic_ms()
             if record is not None and record.owner and record.state is Assignment.ASSIGNED:
                 endpoint = self._dialer.endpoint(record.owner.address)
                 try:
-                    return await endpoint.call(make(record.term), timeout_ms=CALL_TIMEOUT_MS)
+                    return await endpoint.call(
+                        make(record.term), timeout_ms=max(int(left_ms), LEAST_CALL_MS)
+                    )
                 except Refused as error:
                     if error.refusal.kind not in ASK_AGAIN:
                         raise

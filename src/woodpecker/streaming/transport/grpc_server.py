@@ -101,6 +101,7 @@ class GrpcServer:
         try:
             request = method.decode_request(method.parse_request(data))
             task = self._spawn(self._services.answer(request), f"answer {method.path}")
+            task.add_done_callback(_seen)  # the caller may be gone by then
             return method.encode_reply(await asyncio.shield(task))
         except Refused as error:
             await _refuse(context, error)
@@ -139,6 +140,12 @@ class GrpcServer:
         task = self._tasks[number] = self._runtime.spawn(work, name)
         task.add_done_callback(lambda _: self._tasks.pop(number))
         return task
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Nobody is to be shouted at because nobody waits for a refusal any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _ServerEnd:

@@ -185,7 +185,7 @@ async def test_a_frozen_node_gets_nothing() -> None:
     await world.nodes.pop("n1").kill()
     await world.until(world.all_assigned)
     assert world.nodes["n2"].serving == before
-    with pytest.raises(Refused, match="n2.*`woodpecker cluster status`"):
+    with pytest.raises(Refused, match=r"n2.*`woodpecker cluster status`"):
         await world.ask(Move(pchannel="p0", node="n2"))
     await world.stop()
 

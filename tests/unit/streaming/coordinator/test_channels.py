@@ -61,7 +61,7 @@ async def test_a_channel_is_made_found_listed_and_deleted() -> None:
     await world.ask(DeleteChannel(name="a", request="r3"))
     assert (await world.ask(Locate(names=["a"]))).channels == []
     assert (await world.ask(ListChannels())).channels == []
-    with pytest.raises(Refused, match="no channel 'b'.*`woodpecker channel list`"):
+    with pytest.raises(Refused, match=r"no channel 'b'.*`woodpecker channel list`"):
         await world.ask(DeleteChannel(name="b", request="r4"))
     again = await world.ask(CreateChannel(name="a", request="r5"))
     assert again.vcid > made.vcid, "a vcid is never used again"
@@ -181,6 +181,21 @@ async def test_what_a_caller_gave_up_is_finished() -> None:
     world.nodes["n1"].before = lambda _: None
     await world.sleep(5)
     assert (await record_of(world, "a")).state is Life.ACTIVE
+    await world.stop()
+
+
+@on_virtual_time
+async def test_without_a_node_that_is_said_before_the_caller_gives_up() -> None:
+    world = World(replace(DEFAULTS, pchannels=2, expected_nodes=1))
+    await world.coordinator()
+    await world.until(lambda: any(c.is_leader for c in world.coordinators.values()))
+    await world.sleep(1)
+    async with asyncio.timeout(10):
+        with pytest.raises(Refused, match=r"no streaming node serves it.*`woodpecker node serve`"):
+            await world.ask(CreateChannel(name="a", request="r1"))
+    await world.node("n1")
+    await world.until(world.all_assigned)
+    await world.ask(CreateChannel(name="a", request="r1"))
     await world.stop()
 
 

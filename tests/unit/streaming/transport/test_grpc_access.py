@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 
 import grpc
@@ -16,7 +17,7 @@ from woodpecker.access import Access
 from woodpecker.errors import InvalidRequest
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.streaming import requests
-from woodpecker.streaming.core.refusals import Class, Refused
+from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.transport.grpc_client import GrpcDialer
 from woodpecker.streaming.transport.grpc_server import GrpcServer
 from woodpecker.testing.conformance.stream_transport import Service
@@ -160,3 +161,23 @@ async def test_who_has_no_secret_is_told_how_to_give_it():
         with pytest.raises(Refused, match="WOODPECKER_SECRET_FILE"):
             await dialer.endpoint(address).call(requests.AddPchannels(count=1))
         await dialer.close()
+
+
+async def test_a_refusal_that_nobody_waits_for_any_more_is_no_noise():
+    noise: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context))
+    refusal = Refusal(kind=Class.LATER, message="a test says so")
+    service = Service(reply=Refused(refusal), wait=asyncio.Event())
+    server = GrpcServer("127.0.0.1:0", SystemRuntime())
+    await server.start(service.all)
+    dialer = GrpcDialer(SystemRuntime())
+    with pytest.raises(Refused):
+        await dialer.endpoint(server.address).call(requests.AddPchannels(count=1), timeout_ms=300)
+    await asyncio.sleep(0.3)
+    service.wait.set()
+    await service.until(lambda: service.done)
+    await asyncio.sleep(0.1)
+    await dialer.close()
+    await server.close()
+    gc.collect()
+    assert not noise
