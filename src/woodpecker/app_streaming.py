@@ -294,7 +294,8 @@ class Process:
     async def close(self) -> None:
         """End all parts in order. Bounded: what does not end in time is left, with a line in the log."""
         self._pages.is_leaving = True
-        _log.info("%s leaves", self._name)
+        if self._pages.member is not None:  # else it never took part
+            _log.info("%s leaves", self._name)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._parts.aclose()

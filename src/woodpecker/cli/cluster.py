@@ -82,8 +82,8 @@ def status(ctx: typer.Context) -> None:
 
 def node_state(is_alive: bool, draining: bool, frozen: bool) -> str:
     """In words."""
-    words = ["alive" if is_alive else "gone", "draining" * draining, "frozen" * frozen]
-    return ", ".join(word for word in words if word)
+    words = ["gone" * (not is_alive), "draining" * draining, "frozen" * frozen]
+    return ", ".join(word for word in words if word) or "active"
 
 
 def list_assignments(ctx: typer.Context) -> None:
@@ -191,7 +191,7 @@ def describe_transaction(
     epoch: Annotated[int, typer.Argument(min=0, metavar="EPOCH")],
     number: Annotated[int, typer.Argument(min=0, metavar="NUMBER", help="of the transaction")],
 ) -> None:
-    """Say what became of a transaction: open, committed, aborted, or forgotten."""
+    """Say what became of a transaction: open, committed, aborted, or not known."""
     session: Session = ctx.obj
 
     async def work(desk: Desk) -> TransactionState:
@@ -209,4 +209,11 @@ def describe_transaction(
     else:
         place = "" if found.position is None else f" at seq {found.position.seq}"
         reason = f": {found.reason}" if found.reason else ""
-        print(f"transaction {number} of {producer} is {found.state}{place}{reason}")
+        print(
+            f"transaction {number} of {producer} is {transaction_state(found.state)}{place}{reason}"
+        )
+
+
+def transaction_state(state: str) -> str:
+    """Of a transaction; the log cannot tell what it has forgotten from what never was."""
+    return "not known: it never was, or was forgotten" if state == "forgotten" else state

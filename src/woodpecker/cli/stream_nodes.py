@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from woodpecker.cli.cluster import node_state
 from woodpecker.errors import Conflict, InvalidRequest, NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -57,13 +58,16 @@ def _dialer(session: Session) -> Dialer | None:
 
 async def _facts(record: NodeRecord, dialer: Dialer | None) -> dict[str, Any]:
     status = None if dialer is None or not record.is_up else await _status(record, dialer)
-    words = ["draining" * record.draining, "frozen" * record.frozen]
+    answers = status is not None and status.incarnation == record.incarnation
+    is_gone = not answers and not (
+        record.is_up and dialer is None
+    )  # without a dialer nobody was asked
     return {
         "node": record.node,
         "role": ROLE,
-        "state": ", ".join(word for word in words if word) or "active",
+        "state": node_state(not is_gone, record.draining, record.frozen),
         "up": record.is_up,
-        "answers": status is not None and status.incarnation == record.incarnation,
+        "answers": answers,
         "address": record.address,
         "zone": record.zone,
         "incarnation": record.incarnation,

@@ -9,6 +9,7 @@ from tests.unit.cli.kit import Cli
 
 import woodpecker as wp
 from woodpecker.cli import stream_nodes
+from woodpecker.cli.cluster import node_state
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.streaming.codec.records import NODES
 from woodpecker.streaming.core.records import NodeRecord
@@ -34,10 +35,16 @@ def cli(tmp_path) -> Cli:
 
 def test_one_that_has_left_is_forgotten(cli: Cli) -> None:
     _register(cli.store, "s1", is_up=False)
-    assert [node["node"] for node in cli.json("node", "list")] == ["s1"]
+    assert [(node["node"], node["state"]) for node in cli.json("node", "list")] == [("s1", "gone")]
     assert cli.json("node", "forget", "s1") == {"node": "s1", "state": "forgotten"}
     assert cli.json("node", "list") == []
     assert "no node 's1'" in cli.fails(4, "node", "forget", "s1")
+
+
+def test_one_that_was_killed_goes_by_the_word_of_cluster_status(cli: Cli) -> None:
+    _register(cli.store, "s1", is_up=True)
+    assert [node["state"] for node in cli.json("node", "list")] == [node_state(False, False, False)]
+    assert node_state(True, False, False) == "active"
 
 
 def test_one_that_only_cannot_be_reached_is_not(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import pytest
 from tests.unit.streaming.client.kit import serving
 
 from woodpecker.app_streaming import service_addresses
+from woodpecker.cli.cluster import transaction_state
 from woodpecker.cli.consuming import end_of, start_of
 from woodpecker.cli.feed import Feed
 from woodpecker.cli.produce import Form
@@ -111,6 +113,22 @@ def test_who_waits_for_nobody_learns_soon_why(tmp_path) -> None:
 )  # fmt: skip
 def test_how_addresses_may_be_written(given) -> None:
     assert service_addresses(given) == ["a:1", "b:2"]
+
+
+def test_a_port_that_is_taken_is_all_that_is_said(tmp_path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = woodpecker("--store", str(tmp_path / "s"), "up", "--port", port, HOME=str(tmp_path))
+    assert done.returncode == 3
+    assert b"--port" in done.stderr
+    assert b"leaves" not in done.stderr, "it never took part"
+
+
+def test_a_transaction_that_never_was_is_not_called_forgotten() -> None:
+    assert transaction_state("forgotten") == "not known: it never was, or was forgotten"
+    assert transaction_state("aborted") == "aborted"
 
 
 def test_where_no_service_ever_ran_that_is_told(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -41,6 +42,7 @@ class Upkeep:
         self.bytes_s = 0
         self.uncheckpointed_bytes = 0
         self._cursor_lag = 0  # entries
+        self._said = ""  # why nothing could be saved; once is enough
         spawn = life.runtime.spawn
         self._saving: asyncio.Task[None] | None = None
         self._tasks = [
@@ -152,8 +154,12 @@ class Upkeep:
                     await sweep_checkpoints(life.log, record)
                     self._is_swept = True
             await self._retention.apply()
+            self._said = ""
         except (WoodpeckerError, Refused) as error:
-            _log.warning("%s: no checkpoint or trim now: %s", life.name, error)
+            reason = re.sub(r"\d+", "", str(error))  # sizes differ each time
+            if reason != self._said:
+                _log.warning("%s: no checkpoint or trim, tried again: %s", life.name, error)
+            self._said = reason
             await life.runtime.sleep_ms(5 * LOOK_MS)
         finally:
             self._saving = None

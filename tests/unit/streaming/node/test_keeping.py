@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.unit.streaming.node.kit import (
     until,
 )
 
+from woodpecker.errors import Unavailable
 from woodpecker.streaming import requests
 from woodpecker.streaming.codec.checkpoint import decoding, encode_checkpoint, encoding
 from woodpecker.streaming.codec.records import CHECKPOINTS
@@ -27,6 +29,7 @@ from woodpecker.streaming.core.fold import Fold
 from woodpecker.streaming.core.records import CheckpointsRecord
 from woodpecker.streaming.core.refusals import Class, Refused
 from woodpecker.streaming.core.values import Position, Start, StartForm, Where
+from woodpecker.streaming.node import upkeep
 from woodpecker.streaming.node.checkpoints import (
     Progress,
     fold_rest,
@@ -101,6 +104,33 @@ async def test_a_checkpoint_holds_nothing_that_is_not_acknowledged() -> None:
         await producing.ack()
         await asyncio.sleep(3)
         assert (await checkpoints(cluster)).checkpoints[0].seq == member.life.line.acked
+
+
+@on_virtual_time
+async def test_what_cannot_be_saved_is_said_once_for_each_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with one_node(checkpoint_age_ms=1000) as (cluster, member):
+        producing = await produce(cluster, member)
+        room = itertools.count(1000)
+        why = "no room for {} bytes"
+
+        async def refuse(*_: Any, **__: Any) -> None:
+            raise Unavailable(why.format(next(room)))
+
+        with monkeypatch.context() as full:
+            full.setattr(upkeep, "write_checkpoint", refuse)
+            await producing.put(b"a")
+            await asyncio.sleep(60)
+            assert caplog.text.count("no checkpoint or trim") == 1
+            why = "the store is away"
+            await asyncio.sleep(60)
+            assert caplog.text.count("no checkpoint or trim") == 2
+        await asyncio.sleep(60)
+        monkeypatch.setattr(upkeep, "write_checkpoint", refuse)
+        await producing.put(b"b")
+        await asyncio.sleep(60)
+        assert caplog.text.count("no checkpoint or trim") == 3
 
 
 @on_virtual_time
