@@ -70,9 +70,10 @@ class ReleaseAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordRead:
-    """``p/<name>``, read linearizably: (term, node, incarnation) is ours, or not."""
+    """``p/<name>``, read linearizably: (term, node, incarnation) is ours, or not; ``term`` is its; 0: none."""
 
     is_mine: bool
+    term: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +185,11 @@ def _opening(owner: Owner, event: Event) -> tuple[Owner, Effect | None]:
     match owner.state, event:
         case State.OPENING, RecordRead(is_mine=True):
             return owner, OpenWriter(term=owner.term)
+        case State.OPENING, RecordRead(term=term) if term < owner.term:
+            # Records come before their orders: this term was never given. An order of the real one still counts.
+            known = max(0, term - 1)
+            owner = replace(owner, term=known, wanted=known, is_wanted=False, reopened_ms=())
+            return replace(owner, state=State.CLOSING), Stop(graceful=False)
         case State.OPENING, RecordRead() | ClaimRefused():
             owner = replace(owner, is_wanted=owner.wanted > owner.term and owner.is_wanted)
             return replace(owner, state=State.CLOSING), Stop(graceful=False)

@@ -236,7 +236,7 @@ class PchannelOwner:
             == (term, tools.node, tools.incarnation)
         )
         if record is None or not is_mine:
-            return machine.RecordRead(is_mine=False)
+            return machine.RecordRead(is_mine=False, term=0 if record is None else record.term)
         self.log_name = record.log
         if level is not None and level.level > FEATURES:
             raise Broken(
@@ -245,7 +245,7 @@ class PchannelOwner:
         self._log = await self._client.open_log(self.log_name)
         self._checkpoint = await load_checkpoint(tools.records, self._log, tools.runtime)
         self._check_clock(self._checkpoint.last_tick)
-        return machine.RecordRead(is_mine=True)
+        return machine.RecordRead(is_mine=True, term=term)
 
     def _check_clock(self, last_tick: int) -> None:
         """Whether a term may begin by this node's clock. Raises: Broken."""

@@ -36,7 +36,7 @@ def run(owner: Owner, *events: Event) -> tuple[Owner, list[Effect | None]]:
     return owner, effects
 
 
-SERVED = (AssignAsked(term=3), RecordRead(is_mine=True), WriterOpened(), TermRecorded())
+SERVED = (AssignAsked(term=3), RecordRead(is_mine=True, term=3), WriterOpened(), TermRecorded())
 
 
 def test_a_whole_life() -> None:
@@ -51,13 +51,22 @@ def test_a_whole_life() -> None:
 
 
 def test_a_record_of_somebody_else_ends_it_before_the_fence() -> None:
-    owner, effects = run(Owner(), AssignAsked(term=3), RecordRead(is_mine=False), Stopped())
+    owner, effects = run(Owner(), AssignAsked(term=3), RecordRead(is_mine=False, term=3), Stopped())
     assert effects[1:] == [Stop(graceful=False), None]
     assert owner.state is State.CLOSED
     owner, _ = run(owner, AssignAsked(term=3))
     assert owner.state is State.CLOSED
     owner, effects = run(owner, AssignAsked(term=4))
     assert effects == [ReadRecord(term=4)]
+
+
+def test_a_term_that_no_record_has_is_not_believed() -> None:
+    owner, _ = run(Owner(), *SERVED, AssignAsked(term=10**12), Stopped())
+    owner, effects = run(owner, AssignAsked(term=4), RecordRead(is_mine=False, term=3), Stopped())
+    assert effects == [None, Stop(graceful=False), None]
+    assert owner.state is State.CLOSED
+    owner, effects = run(owner, AssignAsked(term=2), AssignAsked(term=3))
+    assert effects == [None, ReadRecord(term=3)], "the real one is"
 
 
 def test_a_refused_claim_ends_it() -> None:
@@ -76,7 +85,7 @@ def test_a_failed_opening_says_why() -> None:
 def test_a_newer_term_waits_for_the_older_life_to_be_gone() -> None:
     owner, effects = run(Owner(), *SERVED, AssignAsked(term=5), AssignAsked(term=6), Stopped())
     assert effects[-3:] == [Stop(graceful=True), None, ReadRecord(term=6)]
-    owner, effects = run(owner, AssignAsked(term=7), RecordRead(is_mine=True), Stopped())
+    owner, effects = run(owner, AssignAsked(term=7), RecordRead(is_mine=True, term=6), Stopped())
     assert effects == [Stop(graceful=False), None, ReadRecord(term=7)]
 
 
@@ -108,7 +117,7 @@ terms = st.integers(1, 4)
 events = st.one_of(
     st.builds(AssignAsked, term=terms),
     st.builds(ReleaseAsked, term=terms),
-    st.builds(RecordRead, is_mine=st.booleans()),
+    st.builds(RecordRead, is_mine=st.booleans(), term=terms),
     st.just(WriterOpened()),
     st.just(ClaimRefused()),
     st.just(TermRecorded()),
@@ -125,8 +134,12 @@ def test_whatever_happens(story: list[Event]) -> None:
     for event in story:
         before = owner
         owner, effect = step(owner, event)
-        assert owner.term >= before.term
-        assert owner.wanted >= before.wanted
+        if isinstance(event, RecordRead) and event.term < before.term:
+            opened = 0  # of a term that nobody gave
+            assert owner.wanted in {before.wanted, event.term - 1}
+        else:
+            assert owner.term >= before.term
+            assert owner.wanted >= before.wanted
         if isinstance(effect, ReadRecord):  # a life begins only where the old one is gone
             assert before.state in {State.IDLE, State.CLOSED, State.FAILED, State.CLOSING}
             assert before.state is not State.CLOSING or event == Stopped()

@@ -159,7 +159,7 @@ class ProduceModel:
         match node.todo:
             case ReadRecord(term=term):
                 mine = state.term == term and state.orders[-1] == (number, node.life)
-                event = RecordRead(is_mine=mine or not self.rules.reads_record)
+                event = RecordRead(is_mine=mine or not self.rules.reads_record, term=state.term)
                 yield self._done(state, number, event)
             case OpenWriter(term=term):
                 yield self._open(state, number, (term, number, node.life))
