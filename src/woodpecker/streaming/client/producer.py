@@ -81,7 +81,8 @@ class Producer:
                 await session.opened
         except TimeoutError:
             await self._leave()
-            text = f"nobody served channel {self._info.name!r} within {self._env.timeout_ms} ms"
+            seconds = self._env.timeout_ms / 1000
+            text = f"nobody served channel {self._info.name!r} within {seconds:g} s"
             raise Unavailable(f"{text}: {self._lane.reason}") from None
         except BaseException:
             await self._leave()

@@ -208,7 +208,7 @@ class Route:
     @property
     def reason(self) -> str:
         """What keeps one from the owner."""
-        if self.refusal is not None:
+        if self.refusal is not None and self._owner() is not None:
             return self.refusal.message
         return (
             f"no streaming node serves pchannel {self._pchannel} as far as is known: see "

@@ -457,8 +457,9 @@ async def test_opening_with_nobody_serving_is_unavailable() -> None:
     async with serving(timeout_s=2) as (service, client):
         service.move("n2", serving=False)
         await asyncio.sleep(0.1)
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match=r"within 2 s.*`woodpecker node serve`"):
             await _opened(client)
+        assert "no streaming node serves" in client.trouble
 
 
 @on_virtual_time
