@@ -84,26 +84,12 @@ async def close_open_segment(
     env: Environment, name: str, manifest: Manifest, owner: Owner
 ) -> tuple[Manifest, Register]:
     """Steps 2 to 4: fence, recover the end, make it safe, fold, close by one CAS."""
-    segment = manifest.open_segment
-    try:
-        register = await env.history(manifest).load_register(
-            manifest.register, manifest.register_key
-        )
-        if segment is None:
-            return manifest, register
-        ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
-        span = env.observer.span(Span.RECOVER, log=name, segment=segment.id, kind=str(segment.kind))
-        with span:
-            found = await env.store_of(manifest, segment).recover(ref, token=owner.token)
-    except (NotFound, Corrupt) as error:
-        await _check_beaten(env, manifest, owner)
-        if isinstance(error, Corrupt):
-            raise
-        raise Corrupt(
-            f"log {name!r}: what its metadata names vanished while it was opened: {error}",
-            where=name,
-        ) from error
+    manifest, register, found = await _recover(env, name, manifest, owner)
+    if found is None:
+        return manifest, register
     register = fold(register, found.facts)
+    segment = manifest.open_segment
+    assert segment is not None
     closed = await close_at(env, name, manifest, owner, found, register)
     env.observer.event(
         Event.SEGMENT_RECOVERED, log=name, segment=segment.id, end_seq=closed.next_seq
@@ -111,10 +97,44 @@ async def close_open_segment(
     return closed, register
 
 
-async def _check_beaten(env: Environment, manifest: Manifest, owner: Owner) -> None:
-    """What is missing or strange may be the doing of a later opener, who cleaned up since.
+async def _recover(
+    env: Environment, name: str, manifest: Manifest, owner: Owner
+) -> tuple[Manifest, Register, Recovered | None]:
+    """Steps 2 and 3 of the newest manifest: what an older one names may have been trimmed meanwhile."""
+    while True:
+        try:
+            history = env.history(manifest)
+            register = await history.load_register(manifest.register, manifest.register_key)
+            return manifest, register, await _recovered(env, manifest, owner)
+        except (NotFound, Corrupt) as error:
+            now = await _still_mine(env, manifest, owner)
+            if now == manifest and isinstance(error, NotFound):
+                raise Corrupt(
+                    f"log {name!r}: what its metadata names vanished while it was opened: {error}",
+                    where=name,
+                ) from error
+            if now == manifest:
+                raise
+            manifest = now
 
-    Raises: Fenced: so it is; else it is damage.
+
+async def _recovered(env: Environment, manifest: Manifest, owner: Owner) -> Recovered | None:
+    """The end of the open segment, if there is one."""
+    segment = manifest.open_segment
+    if segment is None:
+        return None
+    ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
+    span = env.observer.span(
+        Span.RECOVER, log=manifest.name, segment=segment.id, kind=str(segment.kind)
+    )
+    with span:
+        return await env.store_of(manifest, segment).recover(ref, token=owner.token)
+
+
+async def _still_mine(env: Environment, manifest: Manifest, owner: Owner) -> Manifest:
+    """The manifest as it is now: what is missing or strange may be the doing of others who cleaned up.
+
+    Raises: Fenced: there is a later opener.
     """
     now = (await env.catalog.load(manifest.name)).manifest
     if now is None or not now.owned_by(owner.log_id, owner.epoch, owner.token):
@@ -122,6 +142,7 @@ async def _check_beaten(env: Environment, manifest: Manifest, owner: Owner) -> N
             f"log {manifest.name!r}: another opener was faster; open it again",
             outcome="not_written",
         )
+    return now
 
 
 async def close_at(

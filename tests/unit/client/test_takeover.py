@@ -21,6 +21,8 @@ from woodpecker.errors import (
     Unavailable,
     WoodpeckerError,
 )
+from woodpecker.segments.base import Recovered, SegmentRef
+from woodpecker.segments.object import ObjectSegments
 from woodpecker.testing.faulty import Fault
 from woodpecker.testing.virtual import on_virtual_time
 
@@ -237,6 +239,26 @@ async def test_blocks_that_vanish_under_the_rightful_opener_are_damage():
         site.on_objects.gate.set()
         with pytest.raises(Corrupt):
             await opening
+        await drop(world, 1)
+
+
+@on_virtual_time
+async def test_what_is_trimmed_beside_an_opener_is_not_damage(monkeypatch: pytest.MonkeyPatch):
+    """A node may look for what the manifest of the opener still names, and find it trimmed."""
+    real = ObjectSegments.recover
+
+    async def recover(self: ObjectSegments, ref: SegmentRef, *, token: str) -> Recovered:
+        if (await world.log(3).describe()).options.linger_ms != 7:
+            await world.log(3).alter(linger_ms=7)  # as a trim would, it changes the manifest
+            raise NotFound("trimmed")
+        return await real(self, ref, token=token)
+
+    async with a_world() as world:
+        writer = await world.writer(1)
+        await writer.append(b"a")
+        monkeypatch.setattr(ObjectSegments, "recover", recover)
+        async with await world.writer(2) as second:
+            assert await second.append(b"b") == 1
         await drop(world, 1)
 
 
