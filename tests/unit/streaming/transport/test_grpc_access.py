@@ -167,14 +167,15 @@ async def test_a_refusal_that_nobody_waits_for_any_more_is_no_noise():
     noise: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context))
     refusal = Refusal(kind=Class.LATER, message="a test says so")
-    service = Service(reply=Refused(refusal), wait=asyncio.Event())
+    go_on = asyncio.Event()
+    service = Service(reply=Refused(refusal), wait=go_on)
     server = GrpcServer("127.0.0.1:0", SystemRuntime())
     await server.start(service.all)
     dialer = GrpcDialer(SystemRuntime())
     with pytest.raises(Refused):
         await dialer.endpoint(server.address).call(requests.AddPchannels(count=1), timeout_ms=300)
     await asyncio.sleep(0.3)
-    service.wait.set()
+    go_on.set()
     await service.until(lambda: service.done)
     await asyncio.sleep(0.1)
     await dialer.close()
