@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from woodpecker.client.client import Client
 from woodpecker.client.log import Log
 from woodpecker.core.ids import State
-from woodpecker.errors import Conflict, LogEnded, NotFound, WoodpeckerError
+from woodpecker.errors import Conflict, LogEnded, NotFound, OutcomeUnknown, WoodpeckerError
 from woodpecker.testing.checkers import Final, check, check_after
 from woodpecker.testing.faults.leftovers import leftovers
 from woodpecker.testing.faults.payloads import item_of
@@ -21,6 +21,7 @@ from woodpecker.testing.sim.writers import WriterRole
 
 CATCH_UP_S = 300.0
 CLEAN_S = 900.0
+LAST_TRIES = 5
 CALM = 0.1  # ms
 
 
@@ -82,18 +83,34 @@ class Judge:
             self._world.fail("I1", f"{state.name} is another log than it was")
             return
         role = WriterRole(self._stage, self._machine(), state.name)
+        for left in reversed(range(LAST_TRIES)):
+            if await self._appends(log, role, is_last_try=not left):
+                return
+            await asyncio.sleep(1.0)  # until nodes have read that they are drained no longer
+
+    async def _appends(self, log: Log, role: WriterRole, *, is_last_try: bool) -> bool:
+        """Whether the log took an entry, or has ended."""
         number = role.recorder.call("open")
         try:
             writer = await log.open_writer()
         except LogEnded as error:
             role.recorder.failed(number, error)
             role.bear(error)
-            return
+            return True
         role.recorder.ok(number, writer.next_seq, epoch=writer.epoch)
         made = role.make()
         number = role.recorder.call("append", items=[made.item], epoch=writer.epoch)
-        role.recorder.ok(number, await writer.append(made.payload, headers=made.headers or None))
-        await writer.close()
+        try:
+            seq = await writer.append(made.payload, headers=made.headers or None)
+        except OutcomeUnknown as error:
+            if is_last_try:
+                raise
+            role.recorder.failed(number, error)
+            return False
+        finally:
+            await writer.close()
+        role.recorder.ok(number, seq)
+        return True
 
     async def _trim(self, client: Client, state: LogState) -> None:
         """All of it."""
