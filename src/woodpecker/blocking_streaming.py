@@ -143,6 +143,11 @@ class StreamingClient(Handle):
                 if self._owns_portal:
                     self._portal.close()
 
+    @property
+    def trouble(self) -> str:
+        """What keeps a call from its answer, in words, while it is tried again; "": nothing now."""
+        return self._inner.trouble
+
     def create_channel(
         self,
         name: str,
