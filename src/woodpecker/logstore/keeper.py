@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from woodpecker.client.environment import Environment
 from woodpecker.client.retention import drop_trimmed
-from woodpecker.client.sealing import seal_log, write_sealed
+from woodpecker.client.sealing import seal_log, sealed_key, write_sealed
 from woodpecker.client.takeover import close_open_segment
 from woodpecker.codec.compression import Buffer
 from woodpecker.core.backoff import delay_ms
@@ -143,6 +143,22 @@ class NodeKeeper:
             closed = replace(segment, state=State.CLOSED, end=end)
             async with self._writing:
                 await write_sealed(self._env, manifest, closed)
+                await self._check_wanted(manifest, closed)
+
+    async def _check_wanted(self, manifest: Manifest, closed: Segment) -> None:
+        """A segment dropped meanwhile, by an opener who met no block of it, never comes back.
+
+        No sweep would find its object among those that pages name.
+        Raises: NotFound.
+        """
+        now = await self._env.catalog.read(manifest.name, log_id=manifest.log_id)
+        if any(kept.id == closed.id for kept in now.segments):
+            return
+        if any([kept.id == closed.id async for kept in self._env.segments(now)]):
+            return
+        objects = self._env.objects_of(manifest, closed)
+        await objects.delete([sealed_key(manifest, closed)])
+        raise NotFound(f"log {manifest.name!r}: segment {closed.id} was dropped meanwhile")
 
     async def get_object(
         self, storage: str, key: str, start: int, length: int | None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.unit.logstore.keeper_kit import BLOCK_BYTES, NODES, Cell, a_cell
 
 from woodpecker.client.deletion import delete_log
-from woodpecker.client.sealing import sealed_key
+from woodpecker.client.environment import Environment
+from woodpecker.client.sealing import sealed_key, write_sealed
+from woodpecker.client.takeover import close_at, raise_epoch
 from woodpecker.codec import keys
 from woodpecker.core.ids import State
 from woodpecker.core.keeping import ABSENT_MS, FORGET_ALL, SEAL_STEP_MS
-from woodpecker.core.manifest import End
+from woodpecker.core.manifest import End, Manifest, Segment
 from woodpecker.core.membership import Load, NodeState
 from woodpecker.errors import Conflict, Fenced, InvalidRequest, NotFound
 from woodpecker.logstore import keeper as keeper_module
@@ -575,6 +578,35 @@ async def test_an_upload_is_refused_when_the_manifest_says_otherwise() -> None:
             await upload("orders", "0" * 32, 0, segment.end)
         await cell.settle()
         await upload("orders", log.log_id, 0, segment.end)  # SEALED already: nothing to do
+
+
+@on_virtual_time
+async def test_an_upload_of_a_segment_that_is_dropped_meanwhile_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another opener met members without any block of it; where pages hold its neighbours, no sweep looks."""
+    async with a_cell() as cell:
+        cell.start("n1")
+        log = await cell.log(segments=1, is_open=True)
+        manifest, owner = await raise_epoch(cell.client, "orders")
+        segment = manifest.open_segment
+        assert segment is not None
+        ref = SegmentRef(log_id=log.log_id, segment=segment, name="orders")
+        found = await cell.client.store_of(manifest, segment).recover(ref, token="0" * 32)
+        assert found.end is not None
+
+        async def beside_another(env: Environment, read: Manifest, closed: Segment) -> None:
+            await write_sealed(env, read, closed)
+            assert await objects.head(key) is not None
+            nothing = replace(found, end=None)
+            await close_at(cell.client, "orders", manifest, owner, nothing, manifest.register)
+
+        objects = cell.client.places.objects("")
+        key = keys.sealed(log.log_id, segment.id, found.end.seq, found.end.digest)
+        monkeypatch.setattr(keeper_module, "write_sealed", beside_another)
+        with pytest.raises(NotFound, match="dropped meanwhile"):
+            await cell.keepers["n1"].upload("orders", log.log_id, segment.id, found.end)
+        assert await objects.head(key) is None
 
 
 # --- giving out objects ------------------------------------------------------------------------------
