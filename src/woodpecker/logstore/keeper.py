@@ -151,7 +151,9 @@ class NodeKeeper:
         No sweep would find its object among those that pages name.
         Raises: NotFound.
         """
-        now = await self._env.catalog.read(manifest.name, log_id=manifest.log_id)
+        now = (await self._env.catalog.load(manifest.name)).manifest
+        if now is None or now.log_id != manifest.log_id or now.deleting or now.is_tombstone:
+            return  # goes with its log
         if any(kept.id == closed.id for kept in now.segments):
             return
         if any([kept.id == closed.id async for kept in self._env.segments(now)]):

@@ -13,7 +13,7 @@ from tests.unit.logstore.keeper_kit import BLOCK_BYTES, NODES, Cell, a_cell
 from woodpecker.client.deletion import delete_log
 from woodpecker.client.environment import Environment
 from woodpecker.client.sealing import sealed_key, write_sealed
-from woodpecker.client.takeover import close_at, raise_epoch
+from woodpecker.client.takeover import close_at, close_open_segment, raise_epoch
 from woodpecker.codec import keys
 from woodpecker.core.ids import State
 from woodpecker.core.keeping import ABSENT_MS, FORGET_ALL, SEAL_STEP_MS
@@ -559,6 +559,21 @@ async def test_an_upload_writes_the_object_of_a_segment_that_is_still_open() -> 
         key = keys.sealed(log.log_id, segment.id, found.end.seq, found.end.digest)
         assert await cell.client.places.objects("").head(key) is not None
         assert (await cell.states())[-1] is OPEN
+
+
+@on_virtual_time
+async def test_an_upload_for_whoever_deletes_the_log_is_done() -> None:
+    async with a_cell() as cell:
+        cell.start("n1")
+        log = await cell.log(segments=1, is_open=True)
+        manifest, owner = await raise_epoch(cell.client, "orders", to_delete=True)
+        assert manifest.deleting
+        closed, _ = await close_open_segment(cell.client, "orders", manifest, owner)
+        segment = manifest.open_segment
+        assert segment is not None
+        end = next(kept.end for kept in closed.segments if kept.id == segment.id)
+        assert end is not None
+        await cell.keepers["n1"].upload("orders", log.log_id, segment.id, end)
 
 
 @on_virtual_time
