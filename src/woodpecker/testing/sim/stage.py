@@ -159,7 +159,9 @@ class Role:
         state = self.state
         is_right = isinstance(error, BORNE) and not isinstance(error, Corrupt)
         if isinstance(error, LogEnded):
-            is_right = state.is_ended
+            # a sleeper may be told so of an incarnation that has been replaced meanwhile
+            dead = (past for past in self.stage.graveyard if past.name == self.name)
+            is_right = any(past.is_ended for past in (state, *dead))
         if isinstance(error, NotFound):
             # a cursor that a sleeper creates is seen by his successor before he has to take it back
             is_right = self.plan.deletes or "has no cursor" in str(error)
