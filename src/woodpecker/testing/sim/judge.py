@@ -226,6 +226,7 @@ class Judge:
         found = check(
             collect(events),
             final,
+            is_whole=state.log_id not in world.witness.unseen,
             is_complete=True,
             has_retention="retention_age_s" in options or "retention_bytes" in options,
         )

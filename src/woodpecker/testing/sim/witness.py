@@ -32,6 +32,8 @@ class Witness:
     Attributes:
         copies_of: synced blocks on each member that serves, and how many do not (kind quorum).
         archive: by log id, the entries of every segment as it was closed, as views of readers.
+        unseen: ids of logs with a segment that is not in the archive: closed while its members were
+            down, and trimmed before they came back.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Witness:
         self._ends: dict[tuple[str, int], End] = {}  # by log id and segment
         self._kept: dict[str, set[int]] = {}  # by log id: segments in the archive
         self.archive: dict[str, list[Event]] = {}
+        self.unseen: set[str] = set()
 
     # --- manifests ---
 
@@ -101,6 +104,8 @@ class Witness:
                     self._fail("I1", f"{manifest.name}: segment {before.id} dropped with a block")
             elif not is_paged and not is_dropped:
                 self._fail("manifest", f"{manifest.name}: segment {before.id} vanished")
+            elif before.id not in self._kept.get(manifest.log_id, ()):
+                self.unseen.add(manifest.log_id)
             return
         if _ORDER[after.state] < _ORDER[before.state] or (before.end and before.end != after.end):
             self._fail("manifest", f"{manifest.name}: {before} became {after}")
