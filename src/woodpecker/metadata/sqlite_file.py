@@ -118,8 +118,8 @@ class RecordDatabase:
 
         None: it came to nothing, and none of them has changed anything.
         """
-        self.wait_at_most(TOGETHER_BUSY_MS)
         try:
+            self.wait_at_most(TOGETHER_BUSY_MS)
             self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error:
             return None

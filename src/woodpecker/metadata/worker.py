@@ -103,7 +103,10 @@ class Worker:
         for joins, group in groupby(filter(None, jobs), key=attrgetter("joins")):
             neighbours = list(group)
             if joins and len(neighbours) > 1:
-                outcomes = self._together(neighbours)
+                try:
+                    outcomes = self._together(neighbours)
+                except Exception as error:  # noqa: BLE001  else the thread ends, and all calls wait for ever
+                    outcomes = [Outcome(error=error)] * len(neighbours)
                 for job, outcome in zip(neighbours, outcomes, strict=True):
                     job.answer(outcome)
             else:

@@ -127,3 +127,22 @@ async def test_what_cannot_be_rolled_back_is_taken_for_nothing_else(store, conne
     told = {f"key/{n:03}": each for n, each in enumerate(outcomes) if isinstance(each, str)}
     assert there == told
     await other.close()
+
+
+async def test_after_what_could_not_be_rolled_back_every_call_is_still_answered(store, connection):
+    connection.fails["INSERT"] = _error(sqlite3.SQLITE_IOERR)
+    connection.fails["ROLLBACK"] = _error(sqlite3.SQLITE_IOERR)
+    await _put_all(store)
+    for _ in range(3):
+        outcomes = await asyncio.wait_for(_put_all(store, b"two"), 200)
+        assert len(outcomes) == COUNT
+
+
+async def test_what_goes_wrong_beside_the_calls_is_told_to_all_of_them(store, connection):
+    def fail(_jobs):
+        raise RuntimeError("a bug")
+
+    store._worker._together = fail
+    outcomes = await asyncio.wait_for(_put_all(store), 20)
+    assert any(isinstance(each, RuntimeError) for each in outcomes)
+    assert await asyncio.wait_for(store.get("first"), 20)
