@@ -9,7 +9,14 @@ from contextlib import asynccontextmanager, suppress
 from woodpecker.client.client import Client
 from woodpecker.client.log import Log
 from woodpecker.core.ids import State
-from woodpecker.errors import Conflict, LogEnded, NotFound, OutcomeUnknown, WoodpeckerError
+from woodpecker.errors import (
+    Conflict,
+    LogEnded,
+    NotFound,
+    OutcomeUnknown,
+    Overloaded,
+    WoodpeckerError,
+)
 from woodpecker.testing.checkers import Final, check, check_after
 from woodpecker.testing.faults.leftovers import leftovers
 from woodpecker.testing.faults.payloads import item_of
@@ -21,7 +28,7 @@ from woodpecker.testing.sim.writers import WriterRole
 
 CATCH_UP_S = 300.0
 CLEAN_S = 900.0
-LAST_TRIES = 5
+LAST_TRIES = 60
 CALM = 0.1  # ms
 
 
@@ -86,7 +93,7 @@ class Judge:
         for left in reversed(range(LAST_TRIES)):
             if await self._appends(log, role, is_last_try=not left):
                 return
-            await asyncio.sleep(1.0)  # until nodes have read that they are drained no longer
+            await asyncio.sleep(1.0)  # nodes read that they are drained no longer; full ones seal
 
     async def _appends(self, log: Log, role: WriterRole, *, is_last_try: bool) -> bool:
         """Whether the log took an entry, or has ended."""
@@ -102,7 +109,7 @@ class Judge:
         number = role.recorder.call("append", items=[made.item], epoch=writer.epoch)
         try:
             seq = await writer.append(made.payload, headers=made.headers or None)
-        except OutcomeUnknown as error:
+        except (OutcomeUnknown, Overloaded) as error:
             if is_last_try:
                 raise
             role.recorder.failed(number, error)
