@@ -215,10 +215,10 @@ class Witness:
             self._fail("I9", f"{key} of {manifest.name} was deleted, although {why}")
 
     def _why_keep_mark(self, manifest: Manifest, place: keys.BlockKey) -> str:
+        end = self._ends.get((place.log_id, place.segment_id))
+        if end is not None and place.number != end.block + 1:
+            return ""  # put by a beaten opener, into a segment that was cleaned before
         if not manifest.is_tombstone:
-            end = self._ends.get((place.log_id, place.segment_id))
-            if end is not None and place.number != end.block + 1:
-                return ""  # put by a beaten opener, into a segment that was cleaned before
             return "the log lives: a writer that slept would not meet the mark"
         if self._runtime.now_us() // 1000 - (manifest.deleted_at_ms or 0) < GRAVE_MS * 0.99:
             return "its log was deleted less than 30 days ago"
