@@ -147,6 +147,8 @@ class SqliteMetadata:
         return await self._call(read)
 
     def _open_database(self) -> _Database:
+        if isinstance(self._database, RecordDatabase) and self._database.is_broken:
+            self._database = self._marker = None
         if self._database is None:
             kind = ReadOnlyDatabase if self._read_only else RecordDatabase
             self._database = kind(self._path, self._busy_ms)

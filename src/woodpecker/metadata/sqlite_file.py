@@ -58,6 +58,7 @@ class RecordDatabase:
         with translated(path, writes=False):
             make_directory(path.parent)
             self._db = sqlite3.connect(path, timeout=PREPARE_PAUSE_MS / 1000, isolation_level=None)
+        self.is_broken = False  # closed on the way: it has to be opened anew
         try:
             _prepare(self._db, path, busy_ms)
         except BaseException:
@@ -123,11 +124,16 @@ class RecordDatabase:
             self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error:
             return None
+        try:
+            return self._run_and_commit(jobs)
+        finally:
+            self._roll_back()  # whatever happened, what follows must not be taken for part of it
+
+    def _run_and_commit(self, jobs: Sequence[Job]) -> Sequence[Outcome] | None:
         outcomes: list[Outcome] = []
         for job in jobs:
             outcome = job.run()
             if outcome.error is not None and not isinstance(outcome.error, Conflict):
-                self._roll_back()
                 return None
             outcomes.append(outcome)
         try:
@@ -140,11 +146,13 @@ class RecordDatabase:
         return outcomes
 
     def _roll_back(self) -> None:
+        """End the transaction, if there is one: SQLite may have done so by itself."""
         try:
-            if self._db.in_transaction:  # SQLite may have done so by itself
+            if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-        except sqlite3.Error:  # what follows must not be taken for part of it
-            self._db.close()
+        except sqlite3.Error:
+            self.is_broken = True
+            self._db.close()  # which rolls back
 
     def _refuse(self, key: str, expect: str | None) -> NoReturn:
         try:
