@@ -57,12 +57,14 @@ def test_the_raw_disk_finds_a_method_and_leaves_nothing(tmp_path):
     path = tmp_path / "raw"
     disk = RawFile(path, size_bytes=8 << 20)
     assert "MiB" in disk.choose()
-    large, small = disk.throughput(0.01), disk.latency(0.01)
-    assert large.bytes >= large.entries * (1 << 20)
+    large, new, small = disk.throughput(0.01), disk.growing(0.01), disk.latency(0.01)
+    for blocks in (large, new):
+        assert blocks.entries
+        assert blocks.bytes >= blocks.entries * (1 << 20)
     assert small.bytes == small.entries * 4096 == len(small.latencies) * 4096
     assert read_files([path], direct=False).bytes == 8 << 20
     disk.close()
-    assert not path.exists()
+    assert not list(tmp_path.iterdir())
 
 
 async def test_append_measures_each_size_mode_and_number_in_flight(target):
