@@ -20,5 +20,8 @@ async def test_each_row_is_measured_and_everything_is_ended(tmp_path):
     assert rows["consumer beside a slow one"]["mb_s"] > 0
     signals = rows["signals, 20/s on 16 channels"]
     assert signals["received"] == signals["sent"] == 160
-    assert rows["20 channels"]["channels_s"] > 0
+    many = rows["20 channels on 16 pchannels"]
+    assert many["channels_s"] > 0
+    assert many["pchannels"] == 16
+    assert 16 * 50 < many["map_bytes"] < 16 * 200, "an entry for each pchannel, none for a channel"
     assert list(tmp_path.iterdir()) == []

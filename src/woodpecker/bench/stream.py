@@ -15,7 +15,8 @@ from typing import Any
 from woodpecker.bench import loads
 from woodpecker.bench.append import Say, size_text
 from woodpecker.bench.figures import Slice, latency_figures, rate_figures
-from woodpecker.bench.machine import cpu_seconds_of, now, rss_mb
+from woodpecker.bench.machine import now
+from woodpecker.bench.many_channels import many_channels
 from woodpecker.bench.pairs import Measure, Plan, in_turn
 from woodpecker.bench.payloads import Payloads
 from woodpecker.bench.peers.base import NotHere
@@ -40,7 +41,7 @@ SIGNAL_RATE, SIGNAL_CHANNELS = 20, 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPlan:
-    """What is measured; ``channels``: so many are made in the end (0: none)."""
+    """What is measured; ``channels``: so many are made in the end, on 16 pchannels (0: none)."""
 
     plan: Plan
     rates: Sequence[float] = RATES
@@ -89,7 +90,7 @@ async def run(target: Target, wanted: StreamPlan, say: Say) -> list[Row]:
         rows.append(await _signals(target, running, wanted.signals_s))
         if wanted.channels:
             say(f"{wanted.channels:,} channels")
-            rows.append(await _many_channels(running, wanted.channels))
+            rows.append(await many_channels(running, wanted.channels))
         return rows
 
 
@@ -238,7 +239,7 @@ async def _read_slowly(carrier: ChannelCarrier) -> None:
         begin = now()
 
 
-# --------------------------------------------------------------------------- signals, many channels
+# ------------------------------------------------------------------------------------------- signals
 
 
 async def _signals(target: Target, running: Service, seconds: float) -> Row:
@@ -285,18 +286,3 @@ async def _entries(target: Target) -> int:
     async with target.connect(background=False) as client:
         logs = [await client.open_log(name) for name in await client.list_logs("stream.")]
         return sum([await log.tail() for log in logs])
-
-
-async def _many_channels(running: Service, count: int) -> Row:
-    """Making channels, and what they cost the process that serves them."""
-    before_mb, cpu, begin = rss_mb(running.pid), cpu_seconds_of(running.pid), now()
-    await running.client.create_channels(f"many-{number:06}" for number in range(count))
-    seconds = now() - begin
-    grown_mb = rss_mb(running.pid) - before_mb
-    figures = {
-        "channels_s": count / seconds,
-        "service_cpu_s": cpu_seconds_of(running.pid) - cpu,
-        "service_rss_mb": rss_mb(running.pid),
-        "bytes_a_channel": grown_mb * 1e6 / count,
-    }
-    return Row(name=f"{count:,} channels", figures=figures)

@@ -44,6 +44,7 @@ class Service:
     """A running service of one process, and a client of it."""
 
     client: StreamingClient
+    address: str
     pid: int
 
 
@@ -51,12 +52,13 @@ class Service:
 async def service(store: str, directory: Path) -> AsyncIterator[Service]:
     """``woodpecker up`` on a scratch store, in a process of its own; its output goes to ``directory``."""
     port = free_port()
+    address = f"{HOST}:{port}"
     argv = [sys.executable, "-m", "woodpecker", "--store", store, "up", "--port", str(port)]
     async with (
         serving(argv, port, directory / "up.log") as process,
-        connect(f"{HOST}:{port}", timeout_s=120) as client,
+        connect(address, timeout_s=120) as client,
     ):
-        yield Service(client=client, pid=process.pid)
+        yield Service(client=client, address=address, pid=process.pid)
 
 
 class ChannelCarrier:
