@@ -80,6 +80,7 @@ class Assigner:
         self._wishes: dict[str, str] = {}  # pchannel -> node, by a person or the balancer
         self._reports: dict[str, int] = {}  # pchannel -> term
         self._leaving: dict[str, str] = {}  # pchannel -> node that is to be left
+        self._holders: Mapping[str, tuple[Owner, ...]] = {}  # by pchannel, as nodes say
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._jobs = Jobs(means.runtime, at_once=JOBS_AT_ONCE)
@@ -186,6 +187,7 @@ class Assigner:
         for move in self._balancer.round(records):
             self.wish(move.pchannel, move.target)
         self._leaving = self._who_leaves(records)
+        self._holders = self._membership.holders()
 
     def _who_leaves(self, records: Mapping[str, PchannelRecord]) -> dict[str, str]:
         """Pchannels of draining nodes, so many of each node that not too many are on their way at once."""
@@ -241,6 +243,7 @@ class Assigner:
             owner=None if record.owner is None else sight(record.owner, name),
             formers=tuple(sight(owner, name) for owner in record.former),
             choose=self._balancer.choose,
+            others=self._holders.get(name, ()),
             leave=record.owner is not None and self._leaving.get(name) == record.owner.node,
             move_to=self._wished(record),
             is_reported=self._reports.get(name) == record.term,

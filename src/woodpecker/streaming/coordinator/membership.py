@@ -19,7 +19,7 @@ from woodpecker.streaming.codec.records import NODES
 from woodpecker.streaming.coordinator.jobs import Jobs
 from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.core import fleet
-from woodpecker.streaming.core.assignment import NodeLife, Sight
+from woodpecker.streaming.core.assignment import HOLDING, NodeLife, Sight
 from woodpecker.streaming.core.fleet import HEARD_MS, Fleet, Standing
 from woodpecker.streaming.core.records import NodeRecord, Owner
 from woodpecker.streaming.core.refusals import Refused
@@ -138,6 +138,22 @@ class Membership:
     def statuses(self, node: str) -> dict[str, PchannelStatus]:
         """What a node last said of its pchannels; not to be changed."""
         return self._statuses.get(node, {})
+
+    def holders(self) -> dict[str, tuple[Owner, ...]]:
+        """By pchannel: which nodes that are heard say that they hold it, and at which terms."""
+        now_ms = self._runtime.monotonic_ms()
+        found: dict[str, tuple[Owner, ...]] = {}
+        for name, node in self.fleet.nodes.items():
+            if not node.is_heard(now_ms):
+                continue
+            incarnation, address = node.record.incarnation, node.record.address
+            for status in self.statuses(name).values():
+                if status.state in HOLDING:
+                    holder = Owner(
+                        node=name, incarnation=incarnation, address=address, term=status.term
+                    )
+                    found[status.pchannel] = (*found.get(status.pchannel, ()), holder)
+        return found
 
     def fit(self, level: int) -> Sequence[NodeLife]:
         """Nodes that may be given something new, by name."""

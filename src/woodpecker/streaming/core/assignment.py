@@ -72,6 +72,7 @@ class View:
 
     Attributes:
         choose: a fit node that is none of these, where it burdens least; None: there is none.
+        others: nodes that are heard and hold it, with the terms they tell; the owner may be among them.
         leave: the owner is to be left (it drains).
         move_to: somebody wants it there.
         is_reported: a client could not use the owner at the record's term.
@@ -82,6 +83,7 @@ class View:
     owner: Sight | None
     formers: tuple[Sight, ...]
     choose: Callable[[Collection[str]], NodeLife | None]
+    others: tuple[Owner, ...] = ()
     leave: bool = False
     move_to: NodeLife | None = None
     is_reported: bool = False
@@ -332,7 +334,7 @@ def _served(record: PchannelRecord, memory: Memory, view: View) -> tuple[Memory,
     target = view.choose((record.owner.node,)) if view.leave else view.move_to
     if target is not None:
         return memory, Write(record=assigned_to(record, target, view))
-    holders = _holders(record, view)
+    holders = (*_holders(record, view), *_strays(record, view))
     again_ms = memory.released_again_ms + RELEASE_AGAIN_MS
     if holders and view.now_ms >= again_ms:
         return replace(memory, released_again_ms=view.now_ms), Release(owners=holders)
@@ -401,6 +403,20 @@ def _serves(owner: Owner, sight: Sight) -> bool:
 def _holders(record: PchannelRecord, view: View) -> tuple[Owner, ...]:
     pairs = zip(record.former, view.formers, strict=True)
     return tuple(owner for owner, sight in pairs if _holds(owner, sight))
+
+
+def _strays(record: PchannelRecord, view: View) -> tuple[Owner, ...]:
+    """Owners of older terms that the record knows no more.
+
+    One that was taken for gone, and is not: with nothing to write it never meets the fence, and would hold the
+    pchannel for ever.
+    """
+    known = {(owner.node, owner.incarnation) for owner in record.former}
+    return tuple(
+        other
+        for other in view.others
+        if other.term < record.term and (other.node, other.incarnation) not in known
+    )
 
 
 def _former(record: PchannelRecord, view: View, *, owner_too: bool = True) -> tuple[Owner, ...]:

@@ -55,13 +55,19 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """All nodes, and since when too many of them are silent (None: they are not)."""
+    """All nodes, and since when too many of them are silent (None: they are not).
+
+    ``is_read``: their records were read once. Before, a node that is not here is not gone: nobody has looked.
+    """
 
     nodes: Mapping[str, Node] = field(default_factory=dict)
     mass_ms: float | None = None
+    is_read: bool = False
 
     def standing(self, node: str, incarnation: str, now_ms: float, ttl_ms: float) -> Standing:
         """Of one life of a node."""
+        if not self.is_read:
+            return Standing.UNSURE
         seen = self.nodes.get(node)
         if seen is None or seen.record.incarnation != incarnation or not seen.record.is_up:
             return Standing.GONE
@@ -116,7 +122,7 @@ def looked_at(
     for name, (record, version) in records.items():
         nodes[name] = _looked(before.nodes.get(name), record, version, now_ms, ttl_ms)
     nodes = {name: nodes[name] for name in sorted(nodes)}
-    return _judged(Fleet(nodes=nodes, mass_ms=before.mass_ms), now_ms, ttl_ms)
+    return _judged(Fleet(nodes=nodes, mass_ms=before.mass_ms, is_read=True), now_ms, ttl_ms)
 
 
 def heard(

@@ -102,6 +102,37 @@ async def test_an_outage_of_metadata_moves_nothing() -> None:
 
 
 @on_virtual_time
+async def test_a_new_coordinator_that_reads_the_nodes_late_moves_nothing() -> None:
+    """It took every owner for gone, since it knew of no node yet."""
+    world = await running("n1", "n2")
+    before = await world.pchannels()
+    world.faults.script("list", Fault.UNAVAILABLE, key="stream/node/", times=3)
+    await world.kill_coordinator("c1")
+    await world.coordinator("c2")
+    await world.until(lambda: world.coordinators["c2"].office is not None)
+    await world.sleep(20)
+    assert await world.pchannels() == before
+    await world.stop()
+
+
+@on_virtual_time
+async def test_an_owner_that_was_taken_for_gone_and_is_idle_is_released() -> None:
+    world = await running("n1", "n2")
+    node = world.nodes["n1"]
+    held = dict(node.serving)
+    await node.session.abandon()
+    for way in (("n1:1", "c1"), ("c1", "n1:1")):
+        world.network.hold(*way)
+    await world.until(lambda: len(world.nodes["n2"].serving) == 4)
+    await world.sleep(5)
+    assert node.serving == held, "nobody has told it, and nothing is written"
+    for way in (("n1:1", "c1"), ("c1", "n1:1")):
+        world.network.release(*way)
+    assert await world.until(lambda: not node.serving) < 10
+    await world.stop()
+
+
+@on_virtual_time
 async def test_mass_loss_waits_and_asks_before_anything_moves() -> None:
     world = await running("n1", "n2", "n3", "n4")
     before = await world.pchannels()

@@ -179,6 +179,8 @@ class Chaos:
         assert took < 60, "S14: within ttl and what an opening takes"
         await world.sleep(30)
         assert await world.all_assigned()
+        served = sum(len(node.serving) for node in world.nodes.values())
+        assert served == len(await world.pchannels()), "by nobody twice"
         channels = await world.records.page(VCHANNELS)
         assert {item.record.state for item in channels} <= {Life.ACTIVE, Life.DELETED}
         vcids = [item.record.vcid for item in channels]

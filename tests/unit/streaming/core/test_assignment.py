@@ -180,6 +180,19 @@ def test_unsure_is_waited_for_and_gone_is_not() -> None:
     assert isinstance(step(act.record, Memory(), view(0.0), TIMING)[1], Write)
 
 
+def test_an_owner_that_the_record_has_forgotten_is_released_again_and_again() -> None:
+    """It was taken for gone; idle, it would never meet the fence."""
+    stray = Owner(node="n3", incarnation="c", address="h3", term=3)
+    seen = view(10_000.0, others=(OWNER, stray))
+    memory, act = step(RECORD, Memory(), seen, TIMING)
+    assert act == Release(owners=(stray,))
+    memory, act = step(RECORD, memory, replace(seen, now_ms=10_500.0), TIMING)
+    assert act == Wait(until_ms=11_000.0)
+    _, act = step(RECORD, memory, replace(seen, now_ms=11_000.0), TIMING)
+    assert act == Release(owners=(stray,))
+    assert step(RECORD, memory, view(11_000.0, others=(OWNER,)), TIMING)[1] == Wait()
+
+
 def test_a_newer_term_in_sight_is_read_up() -> None:
     assert step(RECORD, Memory(), view(0.0, sight("serving", 5)), TIMING)[1] == Reread()
 

@@ -52,6 +52,13 @@ class Watch:
         self.answering -= set(names)
 
 
+def test_before_anybody_has_looked_nobody_is_gone() -> None:
+    before = Fleet()
+    assert before.standing("n0", "a", 0.0, TTL_MS) is Standing.UNSURE
+    after = fleet.looked_at(before, {}, 0.0, TTL_MS)
+    assert after.standing("n0", "a", 0.0, TTL_MS) is Standing.GONE
+
+
 def test_who_beats_or_answers_lives() -> None:
     watch = Watch(3)
     watch.beating.discard("n0")

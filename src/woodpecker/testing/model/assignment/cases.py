@@ -69,6 +69,11 @@ def takes_any_term(record: PchannelRecord, view: View) -> View:
     return replace(view, owner=_as_newest(view.owner, record.term))
 
 
+def forgets_strays(_: PchannelRecord, view: View) -> View:
+    """Only owners that the record knows are released."""
+    return replace(view, others=())
+
+
 def uses_a_term_again(before: PchannelRecord, wanted: PchannelRecord) -> PchannelRecord:
     """The next owner gets the same term."""
     if wanted.owner is None or before.owner is None or wanted.term == before.term:
@@ -125,6 +130,11 @@ MUTANTS = (
         "a pchannel without owner begins anew",
         replace(DEATH, deaths=2, silences=0),
         _writing(forgets_the_term),
+    ),
+    _mutant(
+        "an owner that was taken for gone is never released",
+        replace(PEACE, lies=1),
+        _seeing(forgets_strays),
     ),
     _mutant(
         "a former owner is waited for without end",

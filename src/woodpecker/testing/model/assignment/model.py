@@ -169,11 +169,14 @@ class AssignmentModel:
         return None
 
     def is_good(self, state: World) -> bool:
-        """Served as the record says, or the world's terms are used up."""
+        """Served as the record says and by nobody else, or the world's terms are used up."""
         record = state.record
         if record.term >= self._setup.terms:
             return True
         if record.state is not Assignment.ASSIGNED or record.owner is None:
+            return False
+        serving = [node for node in state.nodes if node.up and node.state == "serving"]
+        if len(serving) > 1 and not self._setup.is_stubborn:
             return False
         node = state.nodes[_number(record.owner)]
         return node.up and (node.life, node.term, node.state) == (
@@ -237,7 +240,14 @@ class AssignmentModel:
                     continue
                 view = self._view(nodes, me, ears, wish=wish)
                 memory, act = self._rules.step(me.record, me.memory, view, timing)
-                memory = replace(memory, failures=0, retry_ms=0.0, reason="", progress=None)
+                memory = replace(
+                    memory,
+                    released_again_ms=0.0,  # always due: time is left out
+                    failures=0,
+                    retry_ms=0.0,
+                    reason="",
+                    progress=None,
+                )
                 if (lies or wish) and not isinstance(act, Write):
                     continue  # what was believed had no consequences
                 found.setdefault((memory, act), (lies, int(wish)))
@@ -257,11 +267,16 @@ class AssignmentModel:
 
         owner = me.record.owner
         return View(
-            now_ms=0.0,
+            now_ms=assignment.RELEASE_AGAIN_MS,
             epoch=me.epoch,
             owner=None if owner is None else self._sight(nodes, owner, ears),
             formers=tuple(self._sight(nodes, former, ears) for former in me.record.former),
             choose=choose,
+            others=tuple(
+                Owner(node=f"n{number}", incarnation=str(node.life), address="", term=node.term)
+                for number, (node, ear) in enumerate(zip(nodes, ears, strict=True))
+                if node.up and ear == "heard" and node.state in assignment.HOLDING
+            ),
             move_to=choose((owner.node,)) if wish and owner is not None else None,
         )
 
