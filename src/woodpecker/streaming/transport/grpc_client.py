@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from woodpecker.access import Access
+from woodpecker.core.backoff import delay_ms
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming import frames
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
@@ -32,6 +33,12 @@ NO_METHOD = (
     "/woodpecker.streaming/None"  # nobody serves it: no harm is done if such a call gets through
 )
 PROBE_TIMEOUT_S = 1.0
+# What a server answers that does not know the call, or the caller; all else is said by who is before it.
+ANSWERS = (
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
 
 Reply = TypeVar("Reply")
 
@@ -143,7 +150,7 @@ class GrpcEndpoint:
 
     async def _connect(self, channel: grpc.aio.Channel, what: str, timeout_ms: int) -> None:
         """Until the channel stands, so that what surely was not sent is known to be so."""
-        cause = "it is not answered"
+        cause, runtime, attempt = "it is not answered", self._dialer.runtime, 0
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
@@ -155,6 +162,9 @@ class GrpcEndpoint:
                     elif found := await _why_not(channel):
                         cause = found
                         break
+                    else:
+                        attempt += 1
+                        await runtime.sleep_ms(delay_ms(attempt, runtime.random()))
         except (TimeoutError, grpc.aio.UsageError):
             pass  # UsageError: the channel was closed meanwhile
         text = f"{what}: no connection: {cause}; nothing was sent"
@@ -165,12 +175,12 @@ class GrpcEndpoint:
 
 
 async def _why_not(channel: grpc.aio.Channel) -> str:
-    """Why a channel does not stand, which gRPC tells only who calls; "": it stands by now."""
+    """Why a channel does not stand, which gRPC tells only who calls; "": it should stand by now."""
     probe: Any = channel.unary_unary(NO_METHOD)
     try:
         await probe(b"", timeout=PROBE_TIMEOUT_S)
     except grpc.aio.AioRpcError as error:
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        if error.code() not in ANSWERS:
             return cause_of(error)
     return ""
 

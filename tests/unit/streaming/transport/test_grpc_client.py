@@ -10,6 +10,7 @@ import pytest
 from woodpecker.runtime.runtime import SystemRuntime
 from woodpecker.streaming import frames, requests
 from woodpecker.streaming.core.refusals import Class, Refused
+from woodpecker.streaming.transport import grpc_client
 from woodpecker.streaming.transport.grpc_client import GrpcDialer
 
 ADD = requests.AddPchannels(count=1)
@@ -65,3 +66,27 @@ async def test_a_frame_that_cannot_be_sent_ends_its_stream_with_the_reason(silen
     stream = dialer.endpoint(silent).discover()
     await stream.send(frames.DiscoverHello(client="\udcff"))
     assert await kind_of(stream.receive()) is Class.INVALID
+
+
+async def test_an_address_that_grpc_cannot_use_is_told_at_once(dialer) -> None:
+    with pytest.raises(Refused, match=r"not valid.*nothing was sent") as caught:
+        async with asyncio.timeout(5):
+            await dialer.endpoint("ipv4:1.2:3").call(ADD)
+    assert caught.value.refusal.kind is Class.UNAVAILABLE
+
+
+async def test_who_is_answered_without_a_connection_looks_again_after_a_pause(
+    dialer, monkeypatch
+) -> None:
+    probes: list[object] = []
+
+    async def answered(channel: object) -> str:
+        probes.append(channel)
+        await asyncio.sleep(0)
+        return ""
+
+    monkeypatch.setattr(grpc_client, "_why_not", answered)
+    assert await kind_of(dialer.endpoint("127.0.0.1:1").call(ADD, timeout_ms=500)) is (
+        Class.UNAVAILABLE
+    )
+    assert 1 <= len(probes) <= 20
