@@ -217,7 +217,9 @@ def stream(
     ] = None,
     size: Annotated[int, typer.Option(metavar="BYTES", help="of a message")] = 1024,
     nats: Annotated[bool, typer.Option(help="NATS JetStream beside it, if it is here")] = True,
-    channels: Annotated[int, typer.Option(min=0, help="in the end make this many, on 16 pchannels")] = 0,
+    channels: Annotated[
+        int, typer.Option(min=0, help="in the end make this many, on 16 pchannels")
+    ] = 0,
     pairs: Annotated[int | None, typer.Option(min=1, help="slices of each")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="of one slice")] = None,
     quick: Quick = False,
