@@ -55,21 +55,25 @@ async def ask_coordinator(
     async def once() -> Reply:
         nonlocal attempt
         met = Refusal(kind=Class.UNAVAILABLE, message="no address is known")
+        refused: dict[str, Refusal] = {}
+        leader = ""
         for address in list(routing.candidates()):
             try:
                 reply = await question.put(address)
             except Refused as error:
-                met = error.refusal
+                met = refused[address] = error.refusal
                 if met.kind not in HANDLED:
                     raise
+                leader = met.address
+                met = refused.get(leader, met)  # who leads was asked: what it said tells more
                 routing.trouble = met.message
-                if met.address:
+                if leader:
                     break
             else:
                 routing.trouble = ""
                 routing.lead(address)
                 return reply
-        routing.lead(met.address)
+        routing.lead(leader)
         attempt += 1
         await env.runtime.sleep_ms(max(pause_ms(attempt, env.runtime.random()), met.after_ms))
         raise Refused(met)

@@ -51,6 +51,7 @@ class _Coordinator:
         self.to_say: asyncio.Queue[Any] = asyncio.Queue()
         self.heard: list[Any] = []
         self.opened = 0
+        self.answer = refusal(Class.UNAVAILABLE)
 
     async def discover(self, stream: Any) -> None:
         self.opened += 1
@@ -68,7 +69,7 @@ class _Coordinator:
             self.heard.append(frame)
 
     async def assign(self, request: Any) -> Any:
-        raise Refused(refusal(Class.UNAVAILABLE))
+        raise Refused(self.answer)
 
 
 async def _routing(*names: str) -> tuple[Routing, dict[str, _Coordinator]]:
@@ -291,3 +292,18 @@ async def test_a_closed_client_says_so() -> None:
             StreamingClient(dialer, ["a"], timeout_s=0)
         with pytest.raises(Closed):
             await StreamingClient(dialer, ["a"]).list_channels()
+
+
+@on_virtual_time
+async def test_what_the_leader_said_is_told_not_that_another_does_not_lead() -> None:
+    runtime = VirtualRuntime()
+    network = MemoryNetwork(runtime)
+    leader, stand_by = _Coordinator(), _Coordinator()
+    leader.answer = refusal(Class.LATER)
+    stand_by.answer = refusal(Class.NOT_LEADER, address="a")
+    network.serve("a", Services(assignment=leader))
+    network.serve("b", Services(assignment=stand_by))
+    dialer = network.dialer()
+    async with StreamingClient(dialer, ["b", "a"], timeout_s=5, runtime=runtime) as client:
+        with pytest.raises(Unavailable, match="a test says later"):
+            await client.create_channel("x")
