@@ -10,7 +10,7 @@ import typer
 
 from woodpecker.cli.output import print_facts, print_json, print_table
 from woodpecker.cli.session import Session
-from woodpecker.cli.stream_session import with_desk, with_streaming
+from woodpecker.cli.stream_session import ASK_TIMEOUT_S, with_desk, with_streaming
 from woodpecker.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def create(
         for channel in channels:
             print(f"channel {channel.name} is there, number {channel.vcid} on {channel.pchannel}")
 
-    with_streaming(session, work)
+    with_streaming(session, work, timeout_s=ASK_TIMEOUT_S)
 
 
 def _attributes(given: list[str] | None) -> dict[str, str]:
@@ -172,4 +172,4 @@ def delete(
         else:
             print(f"channel {name} is deleted")
 
-    with_streaming(session, work)
+    with_streaming(session, work, timeout_s=ASK_TIMEOUT_S)

@@ -21,15 +21,22 @@ ASK_TIMEOUT_S = 30.0
 QUIET_MS = 1_500.0  # a wait that is shorter is not worth a word
 
 
-def with_streaming(session: Session, work: Callable[[StreamingClient], Awaitable[T]]) -> T:
+def with_streaming(
+    session: Session,
+    work: Callable[[StreamingClient], Awaitable[T]],
+    *,
+    timeout_s: float | None = None,
+) -> T:
     """Run ``work`` with an open client. Raises: Unavailable: no service is on record, or it does not answer."""
 
     async def main() -> T:
         from woodpecker.app_streaming import connect
+        from woodpecker.streaming.client.client import TIMEOUT_S
 
         access = session.access
         async with connect(
             await _addresses(session),
+            timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
             name="command",
             secret=access.secret or None,
             tls_ca=access.tls_ca,

@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from woodpecker.errors import WoodpeckerError
+from woodpecker.errors import OutcomeUnknown, Unavailable, WoodpeckerError
 from woodpecker.streaming.codec.records import COUNTERS, VCHANNELS
 from woodpecker.streaming.coordinator.jobs import Jobs
 from woodpecker.streaming.coordinator.means import Means
-from woodpecker.streaming.coordinator.owners import Owners
-from woodpecker.streaming.core.records import Counters, Life, VchannelRecord
+from woodpecker.streaming.coordinator.owners import NOBODY, Owners
+from woodpecker.streaming.core.records import Counters, Life, PchannelRecord, VchannelRecord
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.metadata.store import Seen, StreamRecords
 from woodpecker.streaming.requests import (
@@ -53,11 +53,11 @@ class ChannelDesk:
     """See the module. One event loop; memory does not grow with the number of channels.
 
     Args:
-        pchannels: names of those that exist, asked each time.
+        pchannels: those that exist, by name, asked each time.
     """
 
     def __init__(
-        self, means: Means, owners: Owners, pchannels: Callable[[], Iterable[str]]
+        self, means: Means, owners: Owners, pchannels: Callable[[], Mapping[str, PchannelRecord]]
     ) -> None:
         self._records = means.records
         self._runtime = means.runtime
@@ -106,7 +106,11 @@ class ChannelDesk:
     # --- creating ---
 
     async def create(self, request: CreateChannel) -> Channel:
-        """Make the channel, or find it made. Raises: Refused: EXISTS, INVALID, LATER; Unavailable."""
+        """Make the channel, or find it made.
+
+        Raises: Refused: EXISTS, INVALID; LATER: nothing was done; UNKNOWN: it was begun, and will be finished.
+            Unavailable: nothing was done.
+        """
         key = VCHANNELS.key(request.name)
         _check_retention(request)
         while True:
@@ -155,8 +159,9 @@ class ChannelDesk:
 
     def _place(self, wanted: str) -> str:
         """The pchannel wanted, or the one with the fewest channels. Raises: Refused."""
-        names = [wanted] if wanted else sorted(self._pchannels())
-        if wanted and wanted not in set(self._pchannels()):
+        records = self._pchannels()
+        names = [wanted] if wanted else sorted(records)
+        if wanted and wanted not in records:
             raise _refused(Class.INVALID, f"there is no pchannel {wanted!r}")
         if not names:
             raise _refused(Class.LATER, "there is no pchannel yet: ask again", after_ms=500)
@@ -166,12 +171,18 @@ class ChannelDesk:
                 Class.INVALID,
                 f"pchannel {name} has {self._limit} channels, which is all it may have: add pchannels",
             )
+        if records[name].owner is None:
+            text = f"pchannel {name}: {NOBODY}; nothing was done"
+            raise _refused(Class.LATER, text, after_ms=500)
         return name
 
     # --- deleting ---
 
     async def delete(self, request: DeleteChannel) -> Done:
-        """Delete the channel, or find it deleted. Raises: Refused: NOT_FOUND, LATER; Unavailable."""
+        """Delete the channel, or find it deleted.
+
+        Raises: Refused: NOT_FOUND; UNKNOWN: it was begun, and will be finished. Unavailable: nothing was done.
+        """
         key = VCHANNELS.key(request.name)
         seen = await self._records.load(key)
         if seen.record is not None and seen.record.state is Life.CREATING:
@@ -200,7 +211,15 @@ class ChannelDesk:
     # --- finishing ---
 
     async def _finish(self, name: str, seen: Seen[VchannelRecord]) -> VchannelRecord | None:
-        """Do what the record still needs; the record then."""
+        """Do what the record still needs; the record then. Raises: Refused, OutcomeUnknown: it will be done."""
+        try:
+            return await self._finish_once(name, seen)
+        except Unavailable as error:
+            raise OutcomeUnknown(
+                f"channel {name!r}: what is begun is finished later: {error}"
+            ) from error
+
+    async def _finish_once(self, name: str, seen: Seen[VchannelRecord]) -> VchannelRecord | None:
         record = seen.record
         if record is not None and record.state is Life.CREATING:
             await self._append(record, "vc-create")

@@ -39,7 +39,7 @@ class Owners:
     ) -> Reply:
         """The owner's reply to what ``make`` gives for its term; it must be safe to ask twice.
 
-        Raises: Refused: by the owner, with a class that asking again does not change; LATER: no owner has
+        Raises: Refused: by the owner, with a class that asking again does not change; UNKNOWN: no owner has
         answered within ``patience_ms``, and what was asked may have been done.
         Cancellation: it may have been done.
         """
@@ -60,7 +60,7 @@ class Owners:
                     reason = str(error)
             if self._runtime.monotonic_ms() >= until_ms:
                 text = f"pchannel {pchannel} could not be asked for {patience_ms / 1000:.0f} s: {reason}"
-                raise Refused(Refusal(kind=Class.LATER, message=text, after_ms=1_000))
+                raise Refused(Refusal(kind=Class.UNKNOWN, message=text, after_ms=1_000))
             attempt += 1
             chance = self._runtime.random()
             await self._runtime.sleep_ms(delay_ms(attempt, chance, limit_ms=500.0))

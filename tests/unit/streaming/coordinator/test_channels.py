@@ -139,9 +139,9 @@ async def test_lost_answers_of_the_store_make_nothing_twice(fault: Fault) -> Non
     await world.stop()
 
 
-def failing(kind: str) -> Any:
+def failing(*kinds: str) -> Any:
     def before(request: Request[Any]) -> None:
-        if isinstance(request, AppendControl) and request.kind == kind:
+        if isinstance(request, AppendControl) and request.kind in kinds:
             raise Refused(Refusal(kind=Class.UNKNOWN, message="cut"))
 
     return before
@@ -185,17 +185,49 @@ async def test_what_a_caller_gave_up_is_finished() -> None:
 
 
 @on_virtual_time
-async def test_without_a_node_that_is_said_before_the_caller_gives_up() -> None:
+async def test_without_a_node_that_is_said_at_once_and_nothing_is_begun() -> None:
     world = World(replace(DEFAULTS, pchannels=2, expected_nodes=1))
     await world.coordinator()
     await world.until(lambda: any(c.is_leader for c in world.coordinators.values()))
     await world.sleep(1)
-    async with asyncio.timeout(10):
-        with pytest.raises(Refused, match=r"no streaming node serves it.*`woodpecker node serve`"):
+    async with asyncio.timeout(1):
+        with pytest.raises(
+            Refused, match=r"no streaming node serves it.*`woodpecker node serve`"
+        ) as refused:
             await world.ask(CreateChannel(name="a", request="r1"))
+    assert refused.value.refusal.kind is Class.LATER, "not done, and nobody will"
+    assert (await world.records.load(VCHANNELS.key("a"))).record is None
     await world.node("n1")
     await world.until(world.all_assigned)
     await world.ask(CreateChannel(name="a", request="r1"))
+    await world.stop()
+
+
+@on_virtual_time
+async def test_whoever_hears_no_end_of_what_is_begun_is_told_that_it_may_come() -> None:
+    """Whatever goes wrong after the record was written: the coordinator goes on with it."""
+    world = await running()
+    await world.ask(CreateChannel(name="b", request="r1"))
+    world.nodes["n1"].before = failing("vc-create", "vc-delete")
+    for request in (CreateChannel(name="a", request="r2"), DeleteChannel(name="b", request="r3")):
+        async with asyncio.timeout(10):
+            with pytest.raises(Refused) as refused:
+                await world.ask(request)
+        assert refused.value.refusal.kind is Class.UNKNOWN
+
+    def away(request: Request[Any]) -> None:
+        world.faults.is_away = isinstance(request, AppendControl)
+
+    world.nodes["n1"].before = away
+    with pytest.raises(Refused) as refused:
+        await world.ask(CreateChannel(name="c", request="r4"))
+    assert refused.value.refusal.kind is Class.UNKNOWN
+    world.nodes["n1"].before = lambda _: None
+    world.faults.is_away = False
+    await world.sleep(30)
+    assert (await record_of(world, "a")).state is Life.ACTIVE
+    assert (await record_of(world, "b")).state is Life.DELETED
+    assert (await record_of(world, "c")).state is Life.ACTIVE
     await world.stop()
 
 
