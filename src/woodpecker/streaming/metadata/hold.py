@@ -99,7 +99,7 @@ class Hold(Generic[R]):
             return
         with contextlib.suppress(WoodpeckerError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
-                await self._say(farewell)
+                await self._write(farewell)
 
     async def _run(self) -> None:
         failures = 0
@@ -110,7 +110,7 @@ class Hold(Generic[R]):
                 pause_ms = delay_ms(failures, chance, first_ms=100.0, limit_ms=RETRY_LIMIT_MS)
             await self._runtime.sleep_ms(pause_ms)
             try:
-                lost = await self._beat()
+                lost = await self._write(self._beaten)
                 failures = 0
             except WoodpeckerError as error:
                 failures += 1
@@ -123,13 +123,13 @@ class Hold(Generic[R]):
                 self._on_lost(lost)
                 return
 
-    async def _beat(self) -> str | None:
-        """Write the next beat; returns why the record is lost, or None. Raises: try again."""
+    async def _write(self, make: Callable[[R], R]) -> str | None:
+        """Write what follows the record; returns why that is lost, or None. Raises: try again."""
         while True:
             lost = await self._look_again() if self._is_unsure else None
             if lost is not None:
                 return lost
-            next_, sent_ms = self._beaten(self.record), self._runtime.monotonic_ms()
+            next_, sent_ms = make(self.record), self._runtime.monotonic_ms()
             try:
                 version = await self._records.put(self._key, next_, expect=self._version)
             except Conflict:
@@ -150,14 +150,3 @@ class Hold(Generic[R]):
         if is_changed:
             self._on_change(seen.record)
         return None
-
-    async def _say(self, farewell: Callable[[R], R]) -> None:
-        while True:
-            if self._is_unsure and await self._look_again() is not None:
-                return
-            try:
-                await self._records.put(self._key, farewell(self.record), expect=self._version)
-            except Conflict:
-                self._is_unsure = True
-            else:
-                return
