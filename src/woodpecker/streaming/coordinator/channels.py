@@ -20,7 +20,7 @@ from woodpecker.errors import OutcomeUnknown, Unavailable, WoodpeckerError
 from woodpecker.streaming.codec.records import COUNTERS, VCHANNELS
 from woodpecker.streaming.coordinator.jobs import Jobs
 from woodpecker.streaming.coordinator.means import Means
-from woodpecker.streaming.coordinator.owners import NOBODY, Owners
+from woodpecker.streaming.coordinator.owners import NOBODY, PATIENCE_MS, Owners
 from woodpecker.streaming.core.records import Counters, Life, PchannelRecord, VchannelRecord
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
 from woodpecker.streaming.metadata.store import Seen, StreamRecords
@@ -43,6 +43,7 @@ LOOKS_AT_ONCE = 64
 LIST_LIMIT = 10_000
 FINISH_AT_ONCE = 16
 FINISH_AGAIN_MS = 2_000.0
+PLACE_AGAIN_MS = 100.0
 
 Reply = TypeVar("Reply")
 
@@ -134,7 +135,7 @@ class ChannelDesk:
         self, request: CreateChannel, seen: Seen[VchannelRecord]
     ) -> Seen[VchannelRecord]:
         """Give the name a vcid; returns the record that has one now, this one or another's."""
-        pchannel = self._place(request.pchannel)
+        pchannel = await self._placed(request.pchannel)
         new = VchannelRecord(
             name=request.name,
             vcid=await self._vcids.take(),
@@ -156,6 +157,20 @@ class ChannelDesk:
         if stored.record.vcid != new.vcid:
             self._counts[pchannel] -= 1
         return Seen(record=stored.record, version=stored.version)
+
+    async def _placed(self, wanted: str) -> str:
+        """As ``_place``, with patience: where all have just started, pchannels have owners in a moment."""
+        until_ms = self._runtime.monotonic_ms() + PATIENCE_MS
+        while True:
+            try:
+                return self._place(wanted)
+            except Refused as error:
+                if (
+                    error.refusal.kind is not Class.LATER
+                    or self._runtime.monotonic_ms() >= until_ms
+                ):
+                    raise
+            await self._runtime.sleep_ms(PLACE_AGAIN_MS)
 
     def _place(self, wanted: str) -> str:
         """The pchannel wanted, or the one with the fewest channels. Raises: Refused."""

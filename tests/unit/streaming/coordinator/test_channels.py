@@ -185,12 +185,12 @@ async def test_what_a_caller_gave_up_is_finished() -> None:
 
 
 @on_virtual_time
-async def test_without_a_node_that_is_said_at_once_and_nothing_is_begun() -> None:
+async def test_without_a_node_that_is_said_in_time_and_nothing_is_begun() -> None:
     world = World(replace(DEFAULTS, pchannels=2, expected_nodes=1))
     await world.coordinator()
     await world.until(lambda: any(c.is_leader for c in world.coordinators.values()))
     await world.sleep(1)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         with pytest.raises(
             Refused, match=r"no streaming node serves it.*`woodpecker node serve`"
         ) as refused:
@@ -200,6 +200,18 @@ async def test_without_a_node_that_is_said_at_once_and_nothing_is_begun() -> Non
     await world.node("n1")
     await world.until(world.all_assigned)
     await world.ask(CreateChannel(name="a", request="r1"))
+    await world.stop()
+
+
+@on_virtual_time
+async def test_where_all_have_just_started_a_channel_waits_for_an_owner() -> None:
+    world = World(replace(DEFAULTS, pchannels=2, expected_nodes=1))
+    await world.coordinator()
+    await world.until(lambda: any(c.is_leader for c in world.coordinators.values()))
+    made = asyncio.ensure_future(world.ask(CreateChannel(name="a", request="r1")))
+    await world.sleep(2)
+    await world.node("n1")
+    assert (await made).name == "a"
     await world.stop()
 
 
