@@ -20,11 +20,12 @@ from woodpecker.core.backoff import delay_ms
 from woodpecker.core.membership import Load, NodeRecord, NodeState, beaten
 from woodpecker.errors import Conflict, OutcomeUnknown, Unavailable, WoodpeckerError
 from woodpecker.metadata.base import MetadataStore
+from woodpecker.metadata.beats import beat_until_lost
 from woodpecker.metadata.node_records import NodeRecords, StoredNode
 from woodpecker.runtime.runtime import Runtime
 
 BEAT_MS = 1_500.0
-RETRY_LIMIT_MS = 2_000.0
+RETRY_FIRST_MS, RETRY_LIMIT_MS = 200.0, 2_000.0
 REGISTER_TIMEOUT_MS = 30_000
 WATCH_MS = 3 * BEAT_MS  # a living namesake shows itself within this
 GOODBYE_S = 3.0
@@ -197,26 +198,16 @@ class NodeSession:
     # --- beating ---
 
     async def _run(self) -> None:
-        failures = 0
-        while True:
-            pause_ms = self._beat_ms * (0.75 + self._runtime.random() / 2)
-            if failures:
-                chance = self._runtime.random()
-                pause_ms = delay_ms(failures, chance, first_ms=200.0, limit_ms=RETRY_LIMIT_MS)
-            await self._runtime.sleep_ms(pause_ms)
-            try:
-                lost = await self._beat()
-                failures = 0
-            except WoodpeckerError as error:
-                failures += 1
-                self._is_unsure = True
-                if failures == 1:
-                    _log.warning("node %s cannot tell that it lives: %s", self._node, error)
-                continue
-            if lost is not None:
-                _log.error("node %s stops: %s", self._node, lost)
-                self._on_lost(lost)
-                return
+        lost = await beat_until_lost(
+            self._runtime,
+            self._beat,
+            what=f"node {self._node}",
+            beat_ms=self._beat_ms,
+            retry_first_ms=RETRY_FIRST_MS,
+            retry_limit_ms=RETRY_LIMIT_MS,
+            log=_log,
+        )
+        self._on_lost(lost)
 
     async def _beat(self) -> str | None:
         """Write the next beat; returns why the record is lost, or None. Raises: try again."""
@@ -225,11 +216,11 @@ class NodeSession:
             if lost is not None:
                 return lost
             full = beaten(self.record, self._report(), now_ms=self._runtime.now_us() // 1000)
+            self._is_unsure = True
             try:
                 version = await self._records.put(full, expect=self._version)
             except Conflict:
-                self._is_unsure = True  # an administrator wrote, or another process of this node
-                continue
+                continue  # an administrator wrote, or another process of this node
             self._take_over_state(full)
             self._adopt(StoredNode(record=full, version=version))
             return None

@@ -13,13 +13,13 @@ import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from woodpecker.core.backoff import delay_ms
 from woodpecker.errors import Conflict, WoodpeckerError
+from woodpecker.metadata.beats import beat_until_lost
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.streaming.codec.records import Key
 from woodpecker.streaming.metadata.store import StreamRecords
 
-RETRY_LIMIT_MS = 1_000.0
+RETRY_FIRST_MS, RETRY_LIMIT_MS = 100.0, 1_000.0
 GOODBYE_S = 3.0
 
 _log = logging.getLogger("woodpecker.streaming")
@@ -102,26 +102,16 @@ class Hold(Generic[R]):
                 await self._write(farewell)
 
     async def _run(self) -> None:
-        failures = 0
-        while True:
-            pause_ms = self._beat_ms * (0.75 + self._runtime.random() / 2)
-            if failures:
-                chance = self._runtime.random()
-                pause_ms = delay_ms(failures, chance, first_ms=100.0, limit_ms=RETRY_LIMIT_MS)
-            await self._runtime.sleep_ms(pause_ms)
-            try:
-                lost = await self._write(self._beaten)
-                failures = 0
-            except WoodpeckerError as error:
-                failures += 1
-                self._is_unsure = True
-                if failures == 1:
-                    _log.warning("%s cannot tell that it lives: %s", self._what, error)
-                continue
-            if lost is not None:
-                _log.error("%s stops: %s", self._what, lost)
-                self._on_lost(lost)
-                return
+        lost = await beat_until_lost(
+            self._runtime,
+            lambda: self._write(self._beaten),
+            what=self._what,
+            beat_ms=self._beat_ms,
+            retry_first_ms=RETRY_FIRST_MS,
+            retry_limit_ms=RETRY_LIMIT_MS,
+            log=_log,
+        )
+        self._on_lost(lost)
 
     async def _write(self, make: Callable[[R], R]) -> str | None:
         """Write what follows the record; returns why that is lost, or None. Raises: try again."""
@@ -130,12 +120,13 @@ class Hold(Generic[R]):
             if lost is not None:
                 return lost
             next_, sent_ms = make(self.record), self._runtime.monotonic_ms()
+            self._is_unsure = True
             try:
                 version = await self._records.put(self._key, next_, expect=self._version)
             except Conflict:
-                self._is_unsure = True  # somebody else wrote
-                continue
+                continue  # somebody else wrote
             self._record, self._version, self._proven_ms = next_, version, sent_ms
+            self._is_unsure = False
             return None
 
     async def _look_again(self) -> str | None:
