@@ -14,7 +14,9 @@ from woodpecker.client.environment import Environment
 from woodpecker.client.patience import PATIENCE_MS, Patience, Waiting
 from woodpecker.client.reader_start import Range, resolve_range
 from woodpecker.client.reader_wait import TailWait
+from woodpecker.client.sealing import written_ahead
 from woodpecker.codec.block import Block
+from woodpecker.core.ids import State
 from woodpecker.core.manifest import Manifest, Segment
 from woodpecker.core.reading import (
     EndSpot,
@@ -227,7 +229,10 @@ class Walk:
         if self._opened is not None and self._opened[0] == segment:
             return self._opened[1]
         await self._close_source()
-        source = self._env.source(manifest, segment)
+        shown = segment
+        if self._lost and segment.state is State.CLOSED:
+            shown = await written_ahead(self._env, manifest, segment) or segment
+        source = self._env.source(manifest, shown)
         self._opened = segment, source
         return source
 

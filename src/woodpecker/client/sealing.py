@@ -8,6 +8,7 @@ after all of it was read back; blocks go only after a manifest read shows the se
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Protocol
 
 from woodpecker.client.chain import ChainScan
@@ -20,7 +21,7 @@ from woodpecker.core.backoff import delay_ms
 from woodpecker.core.commands import SealSegment
 from woodpecker.core.file_rules import padded
 from woodpecker.core.ids import Kind, State
-from woodpecker.core.manifest import Manifest, Segment
+from woodpecker.core.manifest import Manifest, Sealed, Segment
 from woodpecker.core.register import Register
 from woodpecker.errors import Conflict, Corrupt, NotFound, OutcomeUnknown
 from woodpecker.observability.names import Counter, Event, Histogram, Span
@@ -147,6 +148,21 @@ def sealed_key(manifest: Manifest, segment: Segment) -> str:
     """The one key at which this closed segment is sealed."""
     assert segment.end is not None
     return keys.sealed(manifest.log_id, segment.id, segment.end.seq, segment.end.digest)
+
+
+async def written_ahead(env: Environment, manifest: Manifest, segment: Segment) -> Segment | None:
+    """A CLOSED segment as it will be once SEALED, if its object is there already; None: it is not.
+
+    A take-over has it written where too few nodes can hold the blocks (protocol, section 7): it may be
+    all there is before anybody has sealed the segment.
+    Raises: Unavailable.
+    """
+    key = sealed_key(manifest, segment)
+    found = await env.objects_of(manifest, segment).head(key)
+    if found is None:
+        return None
+    sealed = Sealed(key=key, size=found.size, checksum="")  # readers check blocks and index
+    return replace(segment, state=State.SEALED, sealed=sealed)
 
 
 def _trusted(manifest: Manifest, check: SealedCheck, before: Register) -> SealedCheck:

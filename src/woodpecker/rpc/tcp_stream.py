@@ -102,7 +102,9 @@ class Stream(asyncio.BufferedProtocol):
             self._transport.close()
 
     def abort(self, why: str, error: Exception | None = None) -> None:
-        """Break the connection."""
+        """Break the connection; one that has ended stays as it is."""
+        if self._is_lost:
+            return
         self._why = self._why or why
         self._error = self._error or error
         if self._transport is not None:

@@ -6,6 +6,7 @@ from tests.unit.logstore.fleet_kit import Fleet, Load, a_fleet, create, members,
 
 from woodpecker.client.deletion import delete_log
 from woodpecker.client.log import Log
+from woodpecker.client.sealing import write_sealed
 from woodpecker.core.ids import State
 from woodpecker.core.keeping import ABSENT_MS
 from woodpecker.core.membership import NodeState
@@ -159,6 +160,26 @@ async def test_a_node_that_returns_with_an_empty_disk_is_a_new_member() -> None:
         await load.end()
         await writer.close()
         assert await payloads(log) == [b"%d" % number for number in range(load.count)]
+
+
+@on_virtual_time
+async def test_what_only_its_object_holds_is_read_before_anybody_has_sealed_it() -> None:
+    """A take-over has it written where too few nodes can hold the blocks; then these may go."""
+    async with a_fleet("n1", "n2", "n3") as fleet:
+        env = fleet.client()
+        for node in ("n1", "n2", "n3"):
+            fleet.processes[node].objects.is_away = True  # nobody seals
+        log = await create(env)
+        async with await log.open_writer() as writer:
+            await writer.append(b"one")
+        manifest = await env.catalog.read("orders")
+        await write_sealed(env, manifest, manifest.segments[-1])
+        for node in ("n1", "n2", "n3"):
+            await fleet.stop(node)
+            del fleet.disks[node]
+            await fleet.start(node)
+        assert await states(env) == [State.CLOSED]
+        assert await payloads(log) == [b"one"]
 
 
 @on_virtual_time
