@@ -223,7 +223,7 @@ class Assigner:
                 self._waits[name] = act
             case Write(record=wanted):
                 if wanted.owner is not None and wanted.term > record.term:
-                    self._balancer.gave(wanted.owner.node)
+                    self._balancer.gave(wanted.owner.node, name)
                 self._jobs.start(f"write {name}", self._write(name, wanted))
             case Reread():
                 self._jobs.start(f"write {name}", self._reread(name))

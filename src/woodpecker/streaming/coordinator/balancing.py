@@ -34,6 +34,7 @@ class Balancer:
         self._first_node_ms: float | None = None
         self.is_settled = False
         self._totals: dict[str, Load] = {}
+        self._loads: dict[str, Load] = {}  # by pchannel, as last served
         self._moved_ms = self._began_ms
         self.policy = Policy()
         self.level = 1  # of features
@@ -56,9 +57,9 @@ class Balancer:
         """That node, if it is fit."""
         return next((x for x in self._membership.fit(self.level) if x.node == node), None)
 
-    def gave(self, node: str) -> None:
-        """Something was given to the node."""
-        self._totals[node] = self._totals.get(node, balance.NOTHING) + Load()
+    def gave(self, node: str, pchannel: str) -> None:
+        """The pchannel was given to the node."""
+        self._totals[node] = self._totals.get(node, balance.NOTHING) + self._load(pchannel)
 
     def round(self, records: Mapping[str, PchannelRecord]) -> list[Move]:
         """Moves that are worth it now; none before the interval is over, or while anything is under way."""
@@ -113,9 +114,11 @@ class Balancer:
             if record.owner is None or record.owner.node not in held:
                 continue
             status = self._status(record)
-            held[record.owner.node][name] = (
-                Load()
-                if status is None
-                else Load(bytes_s=status.bytes_s, memory_bytes=status.memory_bytes)
-            )
+            if status is not None and status.state == "serving":
+                self._loads[name] = Load(bytes_s=status.bytes_s, memory_bytes=status.memory_bytes)
+            held[record.owner.node][name] = self._load(name)
         return held
+
+    def _load(self, pchannel: str) -> Load:
+        """What it was worth when it was last served: while it moves it is worth no less."""
+        return self._loads.get(pchannel, Load())

@@ -1,7 +1,8 @@
 """Which node gets a pchannel, and which pchannels are worth moving (section 3; pure, deterministic).
 
 A node's score is 0.5 of its bytes/s, 0.3 of its memory and 0.2 of its number of pchannels, each relative to
-the mean of all nodes. Placements are sticky: a move must make the two nodes concerned more equal by more
+the mean of all nodes; a mean that is next to nothing counts as ``SMALL``, so that idle pchannels are spread by
+their number. Placements are sticky: a move must make the two nodes concerned more equal by more
 than ``GAIN_LEAST``. Ties go to the smaller id.
 """
 
@@ -31,6 +32,7 @@ class Load:
 
 
 NOTHING = Load(count=0)
+SMALL = Load(bytes_s=64 * 1024, memory_bytes=16 << 20)  # of a node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +120,12 @@ class _Scores:
 
     def __init__(self, nodes: Mapping[str, Load]) -> None:
         whole, count = total(nodes), max(1, len(nodes))
-        means = (whole.bytes_s / count, whole.memory_bytes / count, whole.count / count)
-        self._factors = tuple(
-            weight / mean if mean > 0 else 0.0 for weight, mean in zip(WEIGHTS, means, strict=True)
+        means = (
+            max(whole.bytes_s / count, SMALL.bytes_s),
+            max(whole.memory_bytes / count, SMALL.memory_bytes),
+            max(whole.count / count, SMALL.count),
         )
+        self._factors = tuple(weight / mean for weight, mean in zip(WEIGHTS, means, strict=True))
 
     def of(self, load: Load) -> float:
         bytes_s, memory, count = self._factors

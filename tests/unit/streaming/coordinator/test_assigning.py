@@ -58,6 +58,23 @@ async def test_a_killed_node_is_followed_within_ttl() -> None:
 
 
 @on_virtual_time
+async def test_what_a_dead_node_had_is_shared_out() -> None:
+    """All of it went to one: on its way, a pchannel with much traffic counted as one without any."""
+    world = World(replace(DEFAULTS, pchannels=12, expected_nodes=3))
+    await world.coordinator()
+    for name, bytes_s in (("n1", 100_000.0), ("n2", 60_000.0), ("n3", 100_000.0)):
+        node = await world.node(name)
+        node.loads = {f"p{n}": (bytes_s, 0) for n in range(12)}
+    await world.until(world.all_assigned)
+    assert spread(world) == {"n1": 4, "n2": 4, "n3": 4}
+    await world.sleep(2)
+    await world.nodes.pop("n1").kill()
+    await world.until(world.all_assigned)
+    assert spread(world) == {"n2": 7, "n3": 5}
+    await world.stop()
+
+
+@on_virtual_time
 async def test_a_killed_node_that_returns_serves_again_at_once() -> None:
     world = await running("n1")
     await world.nodes["n1"].kill()

@@ -24,6 +24,12 @@ def test_the_lightest_fit_node_and_ties_by_id() -> None:
     assert lightest(totals, ["a", "new"]) == "new"
 
 
+def test_next_to_nothing_is_no_load() -> None:
+    """A hundred bytes of memory made one of two idle nodes the lighter one, whatever it had."""
+    some, more = Load(memory_bytes=64, count=10), Load(memory_bytes=582, bytes_s=20.0, count=6)
+    assert lightest({"a": some, "b": more}, ["a", "b"]) == "b"
+
+
 def test_what_is_even_stays() -> None:
     nodes = loads(a=[1.0, 1.0], b=[1.0, 1.0])
     assert moves(nodes, [n for held in nodes.values() for n in held], ["a", "b"], 3) == []
