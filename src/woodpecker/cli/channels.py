@@ -129,7 +129,7 @@ def describe(ctx: typer.Context, name: ChannelName) -> None:
     found["read_point"] = f"seq {point['seq']}, tick {point['tick']}"
     found["attributes"] = "\n".join(f"{key}={text}" for key, text in attributes.items())
     found["cursors"] = "\n".join(
-        f"{c['cursor']}: all below seq {c['seq']} is done" for c in cursors
+        f"{c['cursor']}: all below seq {c['seq']}.{c['index']} is done" for c in cursors
     )
     print_facts(found)
 

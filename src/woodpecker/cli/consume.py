@@ -54,7 +54,9 @@ def consume(
     start: Start = "earliest",
     end: Annotated[
         str | None,
-        typer.Option("--to", metavar="Y", help="exclusive: seq, seq.index, time with zone, tail"),
+        typer.Option(
+            "--to", metavar="Y", help="exclusive: seq, seq.index, time with zone, tick:T, tail"
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as messages come")] = False,
     type_: Type = None,

@@ -103,7 +103,11 @@ def _row(facts: dict[str, Any]) -> tuple[object, ...]:
     if facts["role"] == Role.LOGSTORE:
         holds = f"{facts['unsealed_segments']} unsealed ({bytes_text(facts['unsealed_bytes'])})"
     else:
-        holds = "" if facts["pchannels"] is None else f"{len(facts['pchannels'])} pchannels"
+        holds = (
+            ""
+            if facts["pchannels"] is None
+            else f"{stream_nodes.held(facts['pchannels'])} pchannels"
+        )
     return (
         facts["node"], facts["role"],
         facts["state"] if facts["up"] else f"{facts['state']}, stopped",
@@ -131,6 +135,10 @@ def show(ctx: typer.Context, node: NodeName, role: RoleOf = None) -> None:
         print_json(found)
         return
     if found["role"] == Role.STREAMING:
+        if found["pchannels"] is not None:
+            found["pchannels"] = (
+                f"holds {stream_nodes.held(found['pchannels'])} (see --output json)"
+            )
         print_facts({name: _text(value) for name, value in found.items()})
         return
     status = found.pop("status") or {}

@@ -77,6 +77,13 @@ async def _facts(record: NodeRecord, dialer: Dialer | None) -> dict[str, Any]:
     }
 
 
+def held(pchannels: list[dict[str, Any]]) -> int:
+    """How many it has: it also tells of pchannels that it has given up."""
+    from woodpecker.streaming.core.assignment import HOLDING
+
+    return sum(each["state"] in HOLDING for each in pchannels)
+
+
 async def _status(record: NodeRecord, dialer: Dialer) -> NodeStatus | None:
     from woodpecker.streaming.core.refusals import Refused
     from woodpecker.streaming.frames import WatchStatus

@@ -47,6 +47,12 @@ def test_one_that_was_killed_goes_by_the_word_of_cluster_status(cli: Cli) -> Non
     assert node_state(True, False, False) == "active"
 
 
+def test_what_was_given_up_is_not_held() -> None:
+    """A drained node was shown with all that it had had."""
+    states = ("serving", "opening", "closing", "closed", "failed", "idle")
+    assert stream_nodes.held([{"state": state} for state in states]) == 3
+
+
 def test_one_that_only_cannot_be_reached_is_not(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     _register(cli.store, "s1", is_up=True)
 

@@ -10,6 +10,7 @@ from woodpecker.streaming.coordinator.assigning import Assigner
 from woodpecker.streaming.coordinator.balancing import Balancer
 from woodpecker.streaming.coordinator.means import Means
 from woodpecker.streaming.coordinator.membership import Membership
+from woodpecker.streaming.core.assignment import HOLDING
 from woodpecker.streaming.core.fleet import Node, Standing
 from woodpecker.streaming.core.records import NodeRecord, Owner, PchannelRecord, Policy
 from woodpecker.streaming.core.refusals import Class, Refusal, Refused
@@ -25,8 +26,6 @@ from woodpecker.streaming.requests import (
     PchannelInfo,
     SetPolicy,
 )
-
-HOLDING = ("opening", "replaying", "serving", "closing")
 
 
 class Operations:

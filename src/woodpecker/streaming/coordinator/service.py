@@ -128,6 +128,8 @@ class Coordinator:
             record = self._seen.record
             is_other = record is not None and record.holder not in (election.NOBODY, self._token)
             address = record.address if record is not None and is_other else ""
+            if address == self._address:  # of the process that was here before: nobody is there now
+                address = ""
             where = f"the leader is at {address}" if address else "there is none yet"
             raise Refused(
                 Refusal(

@@ -73,6 +73,19 @@ async def test_a_stand_by_sends_to_the_leader_and_follows_a_killed_one() -> None
 
 
 @on_virtual_time
+async def test_one_that_starts_anew_at_its_address_does_not_name_itself_as_leader() -> None:
+    world = await running("n1")
+    await world.kill_coordinator("c1")
+    again = await world.coordinator("c1")
+    await world.sleep(1)
+    with pytest.raises(Refused, match="there is none yet") as refused:
+        await again.assign(DescribeCluster())
+    assert refused.value.refusal.address == ""
+    await world.until(lambda: again.is_leader)
+    await world.stop()
+
+
+@on_virtual_time
 async def test_a_leader_that_stops_abdicates() -> None:
     world = await running("n1")
     second = await world.coordinator("c2")
