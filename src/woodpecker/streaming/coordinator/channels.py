@@ -65,6 +65,7 @@ class ChannelDesk:
         self._owners = owners
         self._pchannels = pchannels
         self._limit = means.settings.vchannels_per_pchannel
+        self._began_ms = means.runtime.monotonic_ms()
         self._counts: Counter[str] = Counter()
         self._vcids = _Vcids(means.records)
         self._unfinished: dict[str, None] = {}
@@ -159,16 +160,16 @@ class ChannelDesk:
         return Seen(record=stored.record, version=stored.version)
 
     async def _placed(self, wanted: str) -> str:
-        """As ``_place``, with patience: where all have just started, pchannels have owners in a moment."""
-        until_ms = self._runtime.monotonic_ms() + PATIENCE_MS
+        """As ``_place``, with patience where all have just started: pchannels have owners in a moment then.
+
+        Later it is said at once: a caller whose time is up while it asks cannot know that nothing was done.
+        """
         while True:
             try:
                 return self._place(wanted)
             except Refused as error:
-                if (
-                    error.refusal.kind is not Class.LATER
-                    or self._runtime.monotonic_ms() >= until_ms
-                ):
+                is_young = self._runtime.monotonic_ms() - self._began_ms < PATIENCE_MS
+                if error.refusal.kind is not Class.LATER or not is_young:
                     raise
             await self._runtime.sleep_ms(PLACE_AGAIN_MS)
 
