@@ -155,10 +155,13 @@ def policy(
         int, typer.Option(min=0, metavar="N", help="a first start waits for so many, 15 s at most")
     ] = 0,
 ) -> None:
-    """Say how pchannels are spread over the nodes."""
+    """Say how pchannels are spread over the nodes. It sets both: what is not given becomes its default."""
     from woodpecker.streaming.requests import SetPolicy
 
-    _do(ctx, SetPolicy(balance=balance, expected_nodes=expected_nodes), "the policy is set")
+    moves = "move from full nodes" if balance else "are not moved from full nodes"
+    waits = f"a first start waits for {expected_nodes} nodes" if expected_nodes else ""
+    said = "; ".join(text for text in (f"pchannels {moves}", waits) if text)
+    _do(ctx, SetPolicy(balance=balance, expected_nodes=expected_nodes), said)
 
 
 def add(
