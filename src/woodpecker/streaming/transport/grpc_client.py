@@ -86,16 +86,24 @@ class GrpcDialer:
             )
         return self._channels[address]
 
-    def run(self, stream: GrpcStream, *works: Coroutine[Any, Any, None]) -> None:
-        """Tasks of a stream, which is cut with the dialer."""
+    def run(
+        self,
+        stream: GrpcStream,
+        write: Coroutine[Any, Any, None],
+        read: Coroutine[Any, Any, None],
+    ) -> None:
+        """Tasks of a stream, which is cut with the dialer. ``read`` ends with the call."""
         self._made += 1
         number = self._made
         self._streams[number] = stream
 
         async def main() -> None:
+            writing = self.runtime.spawn(write, f"write {stream.what}")
             try:
-                await asyncio.gather(*works)
+                await read
             finally:
+                writing.cancel()  # gRPC never ends a write of a call that is cut while it connects
+                await asyncio.gather(writing, return_exceptions=True)
                 del self._streams[number]
 
         task = self._tasks[number] = self.runtime.spawn(main(), f"carry {stream.what}")

@@ -54,6 +54,19 @@ async def test_a_dialer_that_is_closed_ends_who_waits_for_a_connection(silent, d
     assert await kind_of(waiting) is Class.UNKNOWN
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 8])
+async def test_a_stream_that_is_cut_while_it_connects_leaves_nothing(silent, turns) -> None:
+    """gRPC never ended its write, so closing the dialer, and whole commands, hung."""
+    dialer = GrpcDialer(SystemRuntime())
+    stream = dialer.endpoint(silent).discover()
+    await stream.send(frames.DiscoverHello(client="x"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    stream.cut()
+    async with asyncio.timeout(5):
+        await dialer.close()
+
+
 async def test_who_gives_up_is_cancelled_and_nobody_else(silent, dialer) -> None:
     call = asyncio.ensure_future(dialer.endpoint(silent).call(ADD, timeout_ms=60_000))
     await asyncio.sleep(0.05)
