@@ -130,6 +130,7 @@ def move(
     _do(
         ctx,
         Move(pchannel=pchannel, node=node),
+        f"move pchannel {pchannel}",
         f"pchannel {pchannel} moves to {node or 'another node'}",
     )
 
@@ -143,7 +144,8 @@ def freeze(
     from woodpecker.streaming.requests import Freeze
 
     said = f"node {node} takes part again" if off else f"node {node} gets nothing new"
-    _do(ctx, Freeze(node=node, frozen=not off), said)
+    what = f"let node {node} take part again" if off else f"freeze node {node}"
+    _do(ctx, Freeze(node=node, frozen=not off), what, said)
 
 
 def policy(
@@ -161,7 +163,8 @@ def policy(
     moves = "move from full nodes" if balance else "are not moved from full nodes"
     waits = f"a first start waits for {expected_nodes} nodes" if expected_nodes else ""
     said = "; ".join(text for text in (f"pchannels {moves}", waits) if text)
-    _do(ctx, SetPolicy(balance=balance, expected_nodes=expected_nodes), said)
+    request = SetPolicy(balance=balance, expected_nodes=expected_nodes)
+    _do(ctx, request, "set the policy", said)
 
 
 def add(
@@ -171,14 +174,14 @@ def add(
     """Make more pchannels. They can never be removed."""
     from woodpecker.streaming.requests import AddPchannels
 
-    _do(ctx, AddPchannels(count=count), f"{count} pchannels were added")
+    _do(ctx, AddPchannels(count=count), f"add {count} pchannels", f"{count} pchannels were added")
 
 
-def _do(ctx: typer.Context, request: Request[Any], said: str) -> None:
+def _do(ctx: typer.Context, request: Request[Any], what: str, said: str) -> None:
     session: Session = ctx.obj
 
     async def work(desk: Desk) -> None:
-        await desk.ask(request, said, changes=True)
+        await desk.ask(request, what, changes=True)
 
     with_desk(session, work)
     if session.is_json:
