@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -123,3 +124,21 @@ async def test_nothing_is_left_at_the_end() -> None:
     tasks = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
     assert not [name for name in tasks if name.startswith("Relay.")], tasks
     writer.transport.abort()
+
+
+async def test_nothing_small_waits_for_an_answer_to_what_went_before() -> None:
+    """Nagle's rule and late acknowledgements make 40 ms of every second packet."""
+    made: list[socket.socket] = []
+
+    def make() -> socket.socket:
+        made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        return made[-1]
+
+    async with relayed() as plain:
+        target = ("127.0.0.1", plain.port)
+        async with Relay(target, listener=listen_on("127.0.0.1"), make_socket=make) as relay:
+            reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+            assert made[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.transport.abort()

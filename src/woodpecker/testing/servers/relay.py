@@ -135,6 +135,8 @@ class Relay:
             sock.close()
             raise
         far_reader, far_writer = await asyncio.open_connection(sock=sock)
+        _send_at_once(writer)
+        _send_at_once(far_writer)
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, far_writer, self.to_server))
@@ -187,6 +189,11 @@ class Relay:
                 return
             writer.write(data)
             await writer.drain()
+
+
+def _send_at_once(writer: asyncio.StreamWriter) -> None:
+    """Or small packets wait 40 ms for an answer to what went before; asyncio only sees to sockets of its own."""
+    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def listen_on(address: str, port: int = 0) -> socket.socket:
