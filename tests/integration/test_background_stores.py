@@ -19,6 +19,7 @@ from woodpecker.client.import_file import import_log
 from woodpecker.client.sealing import first_to_seal, seal_log
 from woodpecker.client.verify import verify_log
 from woodpecker.core.retention import has_unsealed
+from woodpecker.errors import Corrupt
 from woodpecker.testing.servers.seaweed import SeaweedServer
 
 SMALL = 64 << 10
@@ -54,6 +55,21 @@ async def write(client: wp.Client, count: int, name: str = "orders") -> wp.Log:
             seq = await log.tail()
             assert await writer.append(payload(seq)) == seq
     return log
+
+
+async def test_damage_is_found_before_an_object_is_there(tmp_path: Path) -> None:
+    async with wp.connect(tmp_path, background=False) as client:
+        log = await client.create_log("orders", mode="file")
+        async with await log.open_writer() as writer:
+            await writer.append(payload(0))
+        (path,) = tmp_path.rglob("*.seg")
+        data = bytearray(path.read_bytes())
+        data[700] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(Corrupt, match=path.name):
+            await seal_log(client.environment, "orders")
+        assert not list(tmp_path.rglob("sealed/*"))
+        assert path.stat().st_nlink == 1
 
 
 async def test_sealed_in_place_or_by_copy_the_object_has_the_same_bytes(tmp_path: Path) -> None:

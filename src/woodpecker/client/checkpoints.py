@@ -10,11 +10,14 @@ from woodpecker.client.sealed_objects import read_register
 from woodpecker.core.manifest import Manifest, Segment
 from woodpecker.core.register import Register
 from woodpecker.errors import Corrupt
+from woodpecker.runtime.pace import Pace
 from woodpecker.segments.prefetch import closing
 
 
-async def scan_blocks(env: Environment, manifest: Manifest, segment: Segment) -> ChainScan:
-    """Follow all blocks of a CLOSED segment, up to E.
+async def scan_blocks(
+    env: Environment, manifest: Manifest, segment: Segment, pace: Pace | None = None
+) -> ChainScan:
+    """Follow all blocks of a CLOSED segment, up to E. ``pace``: of the work.
 
     Raises: NotFound: sealed or gone meanwhile. Corrupt, Unavailable.
     """
@@ -26,6 +29,8 @@ async def scan_blocks(env: Environment, manifest: Manifest, segment: Segment) ->
                 scan.add(block)
                 if scan.is_complete:
                     break
+                if pace is not None:
+                    await pace.did(block.header.size_bytes)
     finally:
         await source.close()
     scan.finish()

@@ -6,7 +6,7 @@ Readers use ``segments/sealed.py``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 from woodpecker.client.chain import ChainScan
@@ -23,6 +23,7 @@ from woodpecker.codec.sealed import (
 from woodpecker.core.manifest import Sealed, Segment
 from woodpecker.core.register import Register
 from woodpecker.errors import Corrupt, NotFound
+from woodpecker.runtime.pace import Pace
 from woodpecker.storage.base import ObjectStore
 
 TAIL_GUESS_BYTES = 64 << 10
@@ -83,10 +84,11 @@ async def check_sealed(
     segment: Segment,
     *,
     on_block: OnBlock | None = None,
+    pace: Pace | None = None,
 ) -> SealedCheck:
     """Read the object at ``key`` completely; see that it is exactly the closed ``segment``.
 
-    Blocks, chain, index, register, footer, padding. ``on_block`` sees each block, in order.
+    Blocks, chain, index, register, footer, padding. ``on_block`` sees each block, in order; ``pace``: of the work.
     Raises:
         NotFound: no such object. Corrupt(where=object and byte). Unavailable, InvalidRequest.
     """
@@ -96,7 +98,13 @@ async def check_sealed(
     scan = ChainScan(log_id, segment, f"segment {segment.id}")
     async for first, offset, data in _ranges(objects, key, tail):
         checksum.update(data)
-        _check_range(tail, first, offset, memoryview(data), where, scan, on_block)
+        blocks = _check_range(tail, first, offset, memoryview(data), where)
+        for block in blocks:
+            scan.add(block)
+            if on_block is not None:
+                on_block(block)
+            if pace is not None:
+                await pace.did(block.header.size_bytes)
     scan.finish()
     _check_footer(tail.footer, scan, where)
     checksum.update(tail.data)
@@ -123,26 +131,18 @@ async def _ranges(
 
 
 def _check_range(
-    tail: SealedTail,
-    first: int,
-    offset: int,
-    view: memoryview,
-    where: str,
-    scan: ChainScan,
-    on_block: OnBlock | None,
-) -> None:
-    """Blocks and the padding around them in one range."""
+    tail: SealedTail, first: int, offset: int, view: memoryview, where: str
+) -> Iterator[Block]:
+    """Blocks of one range, verified, each after the padding before it. Raises: Corrupt."""
     index, at, position = tail.index, offset, first
     while position < len(index) and index.offsets[position] < offset + len(view):
         start, size = index.offsets[position], index.sizes[position]
         check_zero(view[at - offset : start - offset], at, where)
         data = view[start - offset : start - offset + size]
         block = Block.parse(data, where=f"{where} byte {start} (block {position})")
-        scan.add(block)
         if block.count != index.counts[position]:
             raise Corrupt(f"{where}: block {position} does not fit the index", where=where)
-        if on_block is not None:
-            on_block(block)
+        yield block
         at, position = start + size, position + 1
     check_zero(view[at - offset :], at, where)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import accumulate
 from typing import Protocol
 
 from woodpecker.client.chain import ChainScan
@@ -25,6 +26,7 @@ from woodpecker.core.manifest import Manifest, Sealed, Segment
 from woodpecker.core.register import Register
 from woodpecker.errors import Conflict, Corrupt, NotFound, OutcomeUnknown
 from woodpecker.observability.names import Counter, Event, Histogram, Span
+from woodpecker.runtime.pace import Pace
 from woodpecker.segments.base import SegmentRef
 from woodpecker.segments.prefetch import closing
 from woodpecker.storage.base import ObjectStore
@@ -105,7 +107,8 @@ async def seal_segment(env: Environment, manifest: Manifest, segment: Segment) -
     Raises: Conflict, NotFound: read the manifest again. Others as ``seal_log``.
     """
     started_ms = env.runtime.monotonic_ms()
-    check = await write_sealed(env, manifest, segment)
+    others = sum(kept.state is State.CLOSED for kept in manifest.segments) - 1
+    check = await write_sealed(env, manifest, segment, is_hurried=others > 0)
     assert segment.end is not None
     command = SealSegment(
         log_id=manifest.log_id, segment_id=segment.id, end=segment.end, sealed=check.sealed
@@ -124,24 +127,32 @@ async def seal_segment(env: Environment, manifest: Manifest, segment: Segment) -
     )
 
 
-async def write_sealed(env: Environment, manifest: Manifest, segment: Segment) -> SealedCheck:
+async def write_sealed(
+    env: Environment, manifest: Manifest, segment: Segment, *, is_hurried: bool = True
+) -> SealedCheck:
     """Make sure that the sealed object lies at its key; returns what was read back.
 
     The key may be taken: by an earlier try, or by another worker. It is adopted if it is sound.
+
+    Args:
+        is_hurried: somebody waits for it; else it rests in between.
     """
+    pace = Pace(env.runtime, is_hurried=is_hurried)
     key = sealed_key(manifest, segment)
     objects = env.objects_of(manifest, segment)
     before = await register_before(env, manifest, segment)
+
+    async def check() -> SealedCheck:
+        return await check_sealed(objects, key, manifest.log_id, segment, pace=pace)
+
     if await objects.head(key) is not None:
         try:
-            return _trusted(
-                manifest, await check_sealed(objects, key, manifest.log_id, segment), before
-            )
+            return _trusted(manifest, await check(), before)
         except Corrupt:
             pass  # incomplete or damaged, and the blocks are still there: written anew below
-    if not await _seal_in_place(env, manifest, segment, objects, before):
+    if not await _seal_in_place(env, manifest, segment, objects, before, pace):
         await _write(env, manifest, segment, objects, before)
-    return _trusted(manifest, await check_sealed(objects, key, manifest.log_id, segment), before)
+    return _trusted(manifest, await check(), before)
 
 
 def sealed_key(manifest: Manifest, segment: Segment) -> str:
@@ -178,17 +189,22 @@ def _trusted(manifest: Manifest, check: SealedCheck, before: Register) -> Sealed
 
 
 async def _seal_in_place(
-    env: Environment, manifest: Manifest, segment: Segment, objects: ObjectStore, before: Register
+    env: Environment,
+    manifest: Manifest,
+    segment: Segment,
+    objects: ObjectStore,
+    before: Register,
+    pace: Pace,
 ) -> bool:
     key = sealed_key(manifest, segment)
     if not is_padded(segment, objects, key):
         return False
-    scan = await scan_blocks(env, manifest, segment)
+    scan = await scan_blocks(env, manifest, segment, pace)
+    sizes = [padded(header.size_bytes) for header in scan.headers]
+    *offsets, at = accumulate(sizes, initial=0)
     ref = SegmentRef(log_id=manifest.log_id, segment=segment, name=manifest.name)
-    sealed = await env.store_of(manifest, segment).seal_in_place(
-        ref, lambda offsets, at: scan.tail(before, offsets, at), objects, key
-    )
-    return sealed is not None
+    store = env.store_of(manifest, segment)
+    return await store.seal_in_place(ref, scan.tail(before, offsets, at), at, objects, key)
 
 
 async def _write(

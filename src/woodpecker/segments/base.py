@@ -14,7 +14,7 @@ from typing import Protocol
 
 from woodpecker.codec.block import Block, PackedBlock
 from woodpecker.core.ids import Kind
-from woodpecker.core.manifest import End, Manifest, Place, Sealed, Segment
+from woodpecker.core.manifest import End, Manifest, Place, Segment
 from woodpecker.core.register import BlockFacts
 from woodpecker.storage.base import ObjectStore
 
@@ -42,9 +42,6 @@ class Recovered:
     last_timestamp_us: int
     facts: Sequence[BlockFacts]
 
-
-SealedTail = Callable[[Sequence[int], int], bytes]
-"""(offset of each block, where the tail begins) -> index and footer of the sealed object."""
 
 ReadManifest = Callable[[], Awaitable[Manifest]]
 """Linearizable read of the manifest of the writer's log (a tombstone too). Raises: Unavailable."""
@@ -176,12 +173,16 @@ class SegmentStore(Protocol):
         """Reader of an OPEN or CLOSED segment."""
 
     async def seal_in_place(
-        self, ref: SegmentRef, tail: SealedTail, objects: ObjectStore, key: str
-    ) -> Sealed | None:
+        self, ref: SegmentRef, tail: bytes, at: int, objects: ObjectStore, key: str
+    ) -> bool:
         """Turn a CLOSED segment into its sealed object at ``key`` without copying, where that is possible.
 
-        ``tail(padded_offsets)`` gives index and footer for the blocks where they lie. None: not possible
-        here (another place, somebody still holds the segment); then the blocks are copied.
+        Args:
+            tail: index and footer for the blocks where they lie, padded; all of them were just verified.
+            at: byte at which the padding of the last one ends.
+
+        Returns: False: not possible here (another place, somebody still holds the segment); then the blocks
+            are copied.
         Raises: NotFound: the segment is gone. Corrupt, Unavailable.
         """
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from woodpecker.core.ids import Kind
-from woodpecker.core.manifest import FilePlace, Sealed, Segment
+from woodpecker.core.manifest import FilePlace, Segment
 from woodpecker.direct_file import NO_ROOM, DataFile
 from woodpecker.errors import Corrupt, InvalidRequest, NotFound, NotWritten, Unavailable
 from woodpecker.runtime.runtime import Runtime
 from woodpecker.runtime.threads import Lane, Threads
-from woodpecker.segments.base import ReadManifest, Recovered, SealedTail, SegmentRef
+from woodpecker.segments.base import ReadManifest, Recovered, SegmentRef
 from woodpecker.segments.file_aligned import Buffers
 from woodpecker.segments.file_append import Appender
 from woodpecker.segments.file_index import Index, Indexes
@@ -107,14 +107,14 @@ class FileSegments:
         await self._run(lambda: self._drop(ref, keep_directory=keep_fence))
 
     async def seal_in_place(
-        self, ref: SegmentRef, tail: SealedTail, objects: ObjectStore, key: str
-    ) -> Sealed | None:
-        """See the port. None: a stopped writer holds the file, or ``key`` lies elsewhere or is taken."""
+        self, ref: SegmentRef, tail: bytes, at: int, objects: ObjectStore, key: str
+    ) -> bool:
+        """See the port. False: a stopped writer holds the file, or ``key`` lies elsewhere or is taken."""
         self._check_writable()
         target = objects.local_path(key)
         if target is None:
-            return None
-        return await self._run(lambda: self._seal(ref, tail, target, key))
+            return False
+        return await self._run(lambda: self._seal(ref, target, tail, at))
 
     async def held(self, log_id: str) -> Sequence[tuple[int, str]]:
         """See the port: attempts that never opened their segment leave files that no manifest names."""
@@ -212,10 +212,10 @@ class FileSegments:
         except OSError:
             return  # other segments are there, or it is gone
 
-    def _seal(self, ref: SegmentRef, tail: SealedTail, target: Path, key: str) -> Sealed | None:
+    def _seal(self, ref: SegmentRef, target: Path, tail: bytes, at: int) -> bool:
         path = self._data_path(ref)
         try:
-            return seal(ref, path, target, tail, key)
+            return seal(path, target, tail, at)
         except FileNotFoundError as error:
             raise NotFound(f"{path} is gone: sealed or deleted; read the manifest") from error
 

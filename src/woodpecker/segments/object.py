@@ -15,7 +15,7 @@ from woodpecker.core import fence_walk
 from woodpecker.core.backoff import delay_ms
 from woodpecker.core.fence_walk import Seen
 from woodpecker.core.ids import Kind
-from woodpecker.core.manifest import End, FilePlace, Sealed, Segment
+from woodpecker.core.manifest import End, FilePlace, Segment
 from woodpecker.core.register import BlockFacts
 from woodpecker.errors import (
     AlreadyExists,
@@ -29,7 +29,6 @@ from woodpecker.runtime.runtime import Runtime
 from woodpecker.segments.base import (
     ReadManifest,
     Recovered,
-    SealedTail,
     SegmentRef,
 )
 from woodpecker.segments.object_reader import ObjectSource
@@ -166,10 +165,10 @@ class ObjectSegments:
         )
 
     async def seal_in_place(
-        self, ref: SegmentRef, tail: SealedTail, objects: ObjectStore, key: str
-    ) -> Sealed | None:
+        self, ref: SegmentRef, tail: bytes, at: int, objects: ObjectStore, key: str
+    ) -> bool:
         """Never possible: blocks are objects of their own."""
-        return None
+        return False
 
     async def hand_over(self, ref: SegmentRef) -> bool:
         """False: every client is as close to the bucket as any other."""

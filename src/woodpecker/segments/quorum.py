@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from woodpecker.codec.messages import Tell
 from woodpecker.core.ids import Kind
-from woodpecker.core.manifest import Ensemble, Manifest, Place, Sealed, Segment
+from woodpecker.core.manifest import Ensemble, Manifest, Place, Segment
 from woodpecker.errors import Closed, InvalidRequest, Unavailable, WoodpeckerError
 from woodpecker.rpc.base import Transport
 from woodpecker.runtime.runtime import Runtime
-from woodpecker.segments.base import ReadManifest, Recovered, SealedTail, SegmentRef
+from woodpecker.segments.base import ReadManifest, Recovered, SegmentRef
 from woodpecker.segments.quorum_base import Nodes
 from woodpecker.segments.quorum_copies import Copies
 from woodpecker.segments.quorum_links import CONNECT_MS, TELL_MS, Links, Peer
@@ -145,10 +145,10 @@ class QuorumSegments:
     # --- afterwards: nodes seal and reclaim by themselves, clients only tell them ---
 
     async def seal_in_place(
-        self, ref: SegmentRef, tail: SealedTail, objects: ObjectStore, key: str
-    ) -> Sealed | None:
+        self, ref: SegmentRef, tail: bytes, at: int, objects: ObjectStore, key: str
+    ) -> bool:
         """Never possible: the blocks are on nodes, the object in a bucket."""
-        return None
+        return False
 
     async def hand_over(self, ref: SegmentRef) -> bool:
         """Tell the members that there is something to seal; True if one of them heard it."""

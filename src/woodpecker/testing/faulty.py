@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from woodpecker.codec.block import PackedBlock
 from woodpecker.core.ids import Kind
-from woodpecker.core.manifest import End, Place, Sealed, Segment
+from woodpecker.core.manifest import End, Place, Segment
 from woodpecker.errors import NotWritten, OutcomeUnknown, Unavailable
 from woodpecker.metadata.base import Lease, MetadataStore, Record
 from woodpecker.runtime.runtime import Runtime
@@ -26,7 +26,6 @@ from woodpecker.segments.base import (
     BlockSource,
     ReadManifest,
     Recovered,
-    SealedTail,
     SegmentRef,
     SegmentStore,
     SegmentWriter,
@@ -274,9 +273,9 @@ class FaultySegments:
         return self.inner.source(ref)
 
     async def seal_in_place(
-        self, ref: SegmentRef, tail: SealedTail, objects: ObjectStore, key: str
-    ) -> Sealed | None:
-        return await self.inner.seal_in_place(ref, tail, objects, key)
+        self, ref: SegmentRef, tail: bytes, at: int, objects: ObjectStore, key: str
+    ) -> bool:
+        return await self.inner.seal_in_place(ref, tail, at, objects, key)
 
     async def hand_over(self, ref: SegmentRef) -> bool:
         return await self.inner.hand_over(ref)

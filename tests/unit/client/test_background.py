@@ -85,12 +85,12 @@ async def test_a_predecessor_trimmed_away_while_a_segment_is_sealed_is_no_damage
     await fill(log, 1, first=4)
     write_sealed, tries = sealing.write_sealed, []
 
-    async def slow(env: Any, manifest: Manifest, segment: Any) -> Any:
+    async def slow(env: Any, manifest: Manifest, segment: Any, **how: bool) -> Any:
         tries.append(segment.id)
         if len(tries) == 1:  # the register before it is in the sealed object that goes now
             await log.trim(4)
             await retention_jobs.drop_trimmed(world.env(), NAME)
-        return await write_sealed(env, manifest, segment)
+        return await write_sealed(env, manifest, segment, **how)
 
     monkeypatch.setattr(sealing, "write_sealed", slow)
     assert await seal_log(world.env(), NAME) == 1
