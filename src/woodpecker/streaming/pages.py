@@ -73,7 +73,7 @@ class StreamingPages:
         coordinator = None if member is None else member.coordinator
         node = None if member is None else member.node
         office = None if coordinator is None else coordinator.office
-        found: dict[str, Any] = {"ready": self._is_ready, "version": __version__}
+        found: dict[str, Any] = {"ready": not self._waits_for, "version": __version__}
         if coordinator is not None:
             found["leader"] = coordinator.is_leader
             found["epoch"] = None if office is None else office.epoch
@@ -87,17 +87,25 @@ class StreamingPages:
         return [] if node is None else [owner.status for owner in node.owners.values()]
 
     @property
-    def _is_ready(self) -> bool:
-        return self.member is not None and not self.is_leaving
+    def _waits_for(self) -> str:
+        """What it is not ready for; "": it is. Who restarts nodes one by one waits for this before the next."""
+        if self.is_leaving:
+            return "leaving"
+        if self.member is None:
+            return "starting"
+        node = self.member.node
+        return (
+            "no coordinator knows this node yet" if node is not None and not node.is_known else ""
+        )
 
     def _health(self) -> Callable[[], Page]:
         return lambda: Page(body=b"ok\n")
 
     def _readiness(self) -> Callable[[], Page]:
-        if self._is_ready:
+        why_not = self._waits_for
+        if not why_not:
             return lambda: Page(body=b"ready\n")
-        text = b"leaving\n" if self.is_leaving else b"starting\n"
-        return lambda: Page(status=503, body=text)
+        return lambda: Page(status=503, body=f"{why_not}\n".encode())
 
     def _status_page(self) -> Callable[[], Page]:
         status = self.status()

@@ -119,6 +119,11 @@ class StreamingNode:
         return self._session.incarnation
 
     @property
+    def is_known(self) -> bool:
+        """A coordinator has asked what it does: it may be given pchannels."""
+        return self._statuses.is_known
+
+    @property
     def owners(self) -> dict[str, PchannelOwner]:
         """By pchannel; for tests and tools."""
         return self._owners

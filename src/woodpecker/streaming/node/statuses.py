@@ -16,13 +16,18 @@ BEAT_MS = 1000.0
 
 
 class Statuses:
-    """All Status streams of a node."""
+    """All Status streams of a node.
+
+    Attributes:
+        is_known: a coordinator has asked, in this life.
+    """
 
     def __init__(self, tools: Tools, owners: Mapping[str, PchannelOwner]) -> None:
         self._tools = tools
         self._owners = owners
         self._changed: dict[int, asyncio.Event] = {}
         self._streams = 0
+        self.is_known = False
 
     def wake(self) -> None:
         """Something has changed: it is told at once."""
@@ -33,6 +38,7 @@ class Statuses:
         """First everything, then what changed, and a beat each second."""
         if await stream.receive() is None:
             return
+        self.is_known = True
         outbox: Outbox[frames.NodeStatus] = Outbox(stream)
         self._streams += 1
         number = self._streams

@@ -236,9 +236,11 @@ async def test_ticks_go_on_above_everything_an_owner_before_has_shown() -> None:
 async def test_status_tells_everything_first_then_what_changed() -> None:
     async with a_cluster() as cluster:
         member = await cluster.node("n1")
+        assert not member.node.is_known, "so it is not ready: nobody could give it anything"
         stream = member.endpoint.status()
         await stream.send(frames.WatchStatus(epoch=1))
         first = await stream.receive()
+        assert member.node.is_known
         assert first is not None
         assert first.is_full
         assert first.pchannels == []
