@@ -6,6 +6,7 @@ from woodpecker.runtime.runtime import Runtime
 
 STEP_BYTES = 1 << 20
 REST_SHARE = 2.0  # of the time that was worked
+REST_LIMIT_MS = 10.0  # what takes longer waits for something itself, and holds nobody up
 
 
 class Pace:
@@ -27,5 +28,5 @@ class Pace:
         if self._bytes < STEP_BYTES:
             return
         worked_ms = self._runtime.monotonic_ms() - self._since_ms
-        await self._runtime.sleep_ms(worked_ms * self._share)
+        await self._runtime.sleep_ms(min(worked_ms * self._share, REST_LIMIT_MS))
         self._bytes, self._since_ms = 0, self._runtime.monotonic_ms()
