@@ -219,8 +219,10 @@ class WriterRole(Role):
 
 
 def _is_open(future: asyncio.Future[int]) -> bool:
-    """Whether nobody knows what became of the entry."""
-    if not future.done() or future.cancelled():
+    """Whether the entry may be in the log, at the seq it was given, without anybody knowing."""
+    if future.cancelled():
+        return False  # perhaps; or it was refused since, and its seq given to another
+    if not future.done():
         return True
     error = future.exception()
     return isinstance(error, WoodpeckerError) and outcome_of(error) == "unknown"
