@@ -178,6 +178,8 @@ class NodeNemesis:
         """
         disk = node.disk
         if node.snapshot is None:
+            if node.serving is None:
+                return  # a copy of a start that is not registered yet would be of that start
             copied = {number: bytearray(data) for number, data in disk.journal.items()}
             node.snapshot = node.served, copied, dict(disk.small)
             return
