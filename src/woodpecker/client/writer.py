@@ -420,9 +420,9 @@ class LogWriter:
 
         Returns:
             By the seq each entry was given: its seq if it is in the log, ``NotWritten`` if it never
-            will be, ``OutcomeUnknown`` while nobody has closed the segment (ask again later). Of entries
-            whose futures were cancelled it says nothing: one may have been refused since, without a
-            word, and its seq given to another.
+            will be, ``OutcomeUnknown`` while nobody has closed the segment (ask again later). It
+            speaks of the entry that has the seq: one whose future was cancelled may have been
+            refused since, without a word, and its seq given to another.
         Raises: Unavailable, NotFound: nothing is known now.
         """
         self._check_process()

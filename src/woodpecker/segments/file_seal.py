@@ -23,11 +23,13 @@ def seal(path: Path, target: Path, tail: bytes, at: int) -> bool:
     """
     file = DataFile.open(path, os.O_RDWR, direct=False)
     try:
+        if not try_lock(file.fd):
+            return False
         found = os.fstat(file.fd)
-        if not try_lock(file.fd) or not os.path.samestat(found, os.stat(path)):
+        if not os.path.samestat(found, os.stat(path)):
             return False
         make_directory(target.parent)
-        if os.fstat(file.fd).st_nlink > 1:  # done before
+        if found.st_nlink > 1:  # done before
             return target.exists() and target.samefile(path)
         if target.parent.stat().st_dev != found.st_dev or target.exists():
             return False
