@@ -300,6 +300,16 @@ class World:
         self.faults.is_away = was_away
         await self.servers.pop(name).close()
 
+    def hold(self, node: str) -> None:
+        """Nothing gets from the node to coordinator c1 or back until ``release``."""
+        for way in ((f"{node}:1", "c1"), ("c1", f"{node}:1")):
+            self.network.hold(*way)
+
+    def release(self, node: str) -> None:
+        """See ``hold``."""
+        for way in ((f"{node}:1", "c1"), ("c1", f"{node}:1")):
+            self.network.release(*way)
+
     async def sleep(self, seconds: float) -> None:
         await self.runtime.sleep_ms(seconds * 1000)
 

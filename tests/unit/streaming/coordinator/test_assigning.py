@@ -138,13 +138,11 @@ async def test_an_owner_that_was_taken_for_gone_and_is_idle_is_released() -> Non
     node = world.nodes["n1"]
     held = dict(node.serving)
     await node.session.abandon()
-    for way in (("n1:1", "c1"), ("c1", "n1:1")):
-        world.network.hold(*way)
+    world.hold("n1")
     await world.until(lambda: len(world.nodes["n2"].serving) == 4)
     await world.sleep(5)
     assert node.serving == held, "nobody has told it, and nothing is written"
-    for way in (("n1:1", "c1"), ("c1", "n1:1")):
-        world.network.release(*way)
+    world.release("n1")
     assert await world.until(lambda: not node.serving) < 10
     await world.stop()
 
@@ -155,13 +153,11 @@ async def test_mass_loss_waits_and_asks_before_anything_moves() -> None:
     before = await world.pchannels()
     for name in ("n1", "n2", "n3"):  # nobody hears them, and they cannot beat
         await world.nodes[name].session.abandon()
-        for way in ((name + ":1", "c1"), ("c1", name + ":1")):
-            world.network.hold(*way)
+        world.hold(name)
     await world.sleep(15)
     assert await world.pchannels() == before
     for name in ("n1", "n2", "n3"):
-        for way in ((name + ":1", "c1"), ("c1", name + ":1")):
-            world.network.release(*way)
+        world.release(name)
     await world.sleep(30)
     assert await world.pchannels() == before, "they answer: whatever their records say, they live"
     for name in ("n1", "n2", "n3"):
